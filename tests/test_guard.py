@@ -1,0 +1,341 @@
+"""The guard's logic with fakes: every way in, failures that never pass, batches, records (real: test_local.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+import structlog
+
+from sg_guardrails import (
+    GuardError,
+    Key,
+    MediaError,
+    ModelError,
+    Policy,
+    PolicyError,
+    Prompt,
+    SamplingError,
+    SmoothGuard,
+    UnsafeOutputError,
+)
+from sg_guardrails.testing import FakeSampler, fake_audio, fake_embedder, fake_image, fake_scorers, fake_sentiment
+
+KEY = Key(b"a secret for the tests")
+PROMPT = Prompt.ask("What color is it?", fake_image())
+RED, BLUE = "The shape is red.", "The shape is blue."
+
+
+def guard(script, *rules, scorers=None, embedder=fake_embedder, **sections) -> SmoothGuard:
+    named = [{"id": f"r{index}", **rule} for index, rule in enumerate(rules)]
+    smoothing = {"copies": 4, **sections.pop("smoothing", {})}
+    policy = Policy.parse({"name": "p", "rules": named, "smoothing": smoothing, **sections})
+    sampler = script if isinstance(script, FakeSampler) else FakeSampler(script)
+    return SmoothGuard(
+        policy, sampler=sampler, embedder=embedder, sentiment=fake_sentiment, scorers=scorers or fake_scorers(), key=KEY
+    )
+
+
+def everyway(guarded: SmoothGuard, prompt: Prompt):
+    """`check` in each of its forms."""
+    return {
+        "check": guarded.check(prompt),
+        "check_many": guarded.check_many([prompt])[0],
+        "acheck": asyncio.run(guarded.acheck(prompt)),
+    }
+
+
+def test_the_majority_answers_in_every_form():
+    for outcome in everyway(guard(lambda copy: BLUE if copy.seed is None else RED), PROMPT).values():
+        assert (outcome.status, outcome.text, outcome.clean) == ("passed", RED, 0)
+        assert outcome.vote.labels == (0, 1, 1, 1, 1)
+        assert outcome.vote.agreement == 0.8
+        assert [answer.text for answer in outcome.answers] == [BLUE, RED, RED, RED, RED]
+        assert {"sample", "vote", "judge", "total"} <= outcome.timings.keys()
+        assert outcome.raise_if_blocked() is outcome
+
+
+def test_an_unsafe_majority_is_blocked_in_every_form():
+    for outcome in everyway(
+        guard([RED, "so bad", "so bad", "so bad", "so bad", *["so bad"] * 9], {"when": {"words": ["bad"]}}), PROMPT
+    ).values():
+        assert (outcome.status, outcome.answer) == ("blocked", None)
+        assert "bad" not in outcome.text
+        with pytest.raises(UnsafeOutputError) as caught:
+            outcome.raise_if_blocked()
+        assert "bad" not in str(caught.value)
+
+
+def test_an_unsafe_minority_is_outvoted():
+    outcome = guard(lambda copy: "so bad" if copy.seed is None else RED, {"when": {"words": ["bad"]}}).check(PROMPT)
+    assert (outcome.status, outcome.text) == ("passed", RED)
+
+
+def test_no_majority_abstains():
+    answers = iter(["a", "b", "c", "d", "e"])
+    outcome = guard(lambda copy: next(answers), {"when": {"agreement_below": 0.5}, "action": "rewrite"}).check(PROMPT)
+    assert (outcome.status, outcome.abstained) == ("rewritten", True)
+    assert outcome.text == Policy.parse({"name": "x"}).texts.abstained
+
+
+def test_the_clean_answer_that_differs_is_flagged_and_replaced():
+    rule = {"where": "winner", "when": {"disagrees": "clean"}, "action": "flag"}
+    outcome = guard(lambda copy: BLUE if copy.seed is None else RED, rule).check(PROMPT)
+    assert (outcome.status, outcome.text) == ("flagged", RED)
+    assert guard(lambda copy: RED, rule).check(PROMPT).status == "passed"
+
+
+def test_observe_hands_on_the_models_own_answer():
+    outcome = guard(
+        lambda copy: BLUE if copy.seed is None else "bad", {"when": {"words": ["bad"]}}, mode="observe"
+    ).check(PROMPT)
+    assert (outcome.status, outcome.text, outcome.verdict.would_have) == ("passed", BLUE, "block")
+
+
+def test_text_only_prompts_take_one_sample_and_are_judged():
+    guarded = guard(["so bad"], {"when": {"words": ["bad"]}})
+    assert guarded.check(Prompt.ask("hello")).status == "blocked"
+    assert [copy.seed for copy in guarded._sampler.asked] == [None]
+
+
+def test_many_prompts_are_one_batch_and_keep_their_order():
+    guarded = guard(lambda copy: copy.prompt.question)
+    prompts = [Prompt.ask(f"question {index}", fake_image()) for index in range(3)]
+    assert [outcome.text for outcome in guarded.check_many(prompts)] == ["question 0", "question 1", "question 2"]
+    assert (guarded._sampler.calls, len(guarded._sampler.asked)) == (1, 15)
+    assert guarded.check_many([]) == []
+
+
+def test_one_bad_request_sinks_no_other():
+    def script(copy):
+        if copy.prompt.question == "broken":
+            raise MediaError("this model takes no clips")
+        return RED
+
+    outcomes = guard(script).check_many([PROMPT, Prompt.ask("broken", fake_audio()), PROMPT])
+    assert [outcome.status for outcome in outcomes] == ["passed", "error", "passed"]
+    assert isinstance(outcomes[1].error, MediaError)
+
+
+@pytest.mark.parametrize("broken", [RuntimeError("cuda said secret"), ValueError("x"), SamplingError("y")])
+def test_an_error_is_never_a_pass(broken):
+    def script(copy):
+        raise broken
+
+    for outcome in everyway(guard(script), PROMPT).values():
+        assert (outcome.status, outcome.answer) == ("error", None)
+        assert isinstance(outcome.error, SamplingError)
+        assert "secret" not in outcome.text
+        with pytest.raises(UnsafeOutputError):
+            outcome.raise_if_blocked()
+    with pytest.raises(SamplingError):
+        guard(script, on_error="raise").check(PROMPT)
+    allowed = guard(script, on_error="allow")
+    assert allowed.check(PROMPT).answer is None, "there is no answer that could be allowed"
+    reviewed = allowed.review(PROMPT, RED)
+    assert (reviewed.status, reviewed.text) == ("error", RED)
+    assert guard(script).review(PROMPT, RED).answer is None
+
+
+def broken_scorer(texts):
+    raise RuntimeError("scorer down")
+
+
+def nan_scorer(texts):
+    return [float("nan")] * len(texts)
+
+
+@pytest.mark.parametrize("scorer", [broken_scorer, nan_scorer])
+def test_a_broken_judge_is_an_error(scorer):
+    rule = {"when": {"scorer": "mine"}}
+    assert guard(RED, rule, scorers={**fake_scorers(), "mine": scorer}).check(PROMPT).status == "error"
+
+
+def test_a_broken_embedder_is_an_error():
+    def broken(texts):
+        raise RuntimeError("no vectors")
+
+    answers = iter(["a red ball", "two blue cars", "a green tree", "x", "y"])
+    assert guard(lambda copy: next(answers), embedder=broken).check(PROMPT).status == "error"
+
+
+def test_too_few_answers_are_an_error():
+    class Short(FakeSampler):
+        def __call__(self, copies, smoothing):
+            return super().__call__(copies, smoothing)[:-1]
+
+    assert guard(Short(RED)).check(PROMPT).status == "error"
+
+
+def test_wrong_setup_is_raised_and_not_judged():
+    def script(copy):
+        raise ModelError("no such model")
+
+    with pytest.raises(ModelError):
+        guard(script).check_many([PROMPT, PROMPT])
+    with pytest.raises(PolicyError, match="magic"):
+        guard(RED, {"when": {"scorer": "magic"}})
+    with pytest.raises(PolicyError, match="refusal"):
+        SmoothGuard("default", sampler=FakeSampler(RED), embedder=fake_embedder, sentiment=fake_sentiment, scorers={})
+
+
+def test_too_many_media_are_refused_before_the_model_is_asked():
+    guarded = guard(RED, limits={"max_media": 1})
+    outcome = guarded.check(Prompt.ask("?", fake_image(), fake_image()))
+    assert (outcome.status, type(outcome.error), guarded._sampler.calls) == ("error", MediaError, 0)
+
+
+# Reviewing another model's answer
+
+CONTRADICTS = {
+    "where": "candidate",
+    "when": {"disagrees": "candidate"},
+    "action": "rewrite",
+    "rewrite": "representative",
+}
+
+
+def reviews(guarded, prompt, answer):
+    return {
+        "review": guarded.review(prompt, answer),
+        "review_many": guarded.review_many([(prompt, answer)])[0],
+        "areview": asyncio.run(guarded.areview(prompt, answer)),
+    }
+
+
+def test_review_keeps_a_sound_answer_and_replaces_a_contradicted_one():
+    for outcome in reviews(guard(RED, CONTRADICTS), PROMPT, RED).values():
+        assert (outcome.status, outcome.text) == ("passed", RED)
+    for outcome in reviews(guard(RED, CONTRADICTS), PROMPT, BLUE).values():
+        assert (outcome.status, outcome.text) == ("rewritten", RED)
+
+
+def test_review_without_media_samples_nothing_and_judges_the_candidate():
+    guarded = guard(RED, {"when": {"words": ["bad"]}}, CONTRADICTS)
+    for answer, status in ((BLUE, "passed"), ("so bad", "blocked")):
+        for outcome in reviews(guarded, Prompt.ask("hello"), answer).values():
+            assert (outcome.status, outcome.vote) == (status, None)
+    assert guarded._sampler.calls == 0
+    assert guarded.judge_text("so bad").status == "blocked"
+
+
+def test_review_judges_the_tool_calls_of_the_candidate():
+    call = {"text": "", "tool_calls": [{"name": "wire_money", "arguments": {}}]}
+    assert guard(RED, {"when": {"words": ["wire_money"]}}).review(PROMPT, call).status == "blocked"
+
+
+def test_skip_and_refuse():
+    assert guard(RED).skip("hi", reason="no messages").status == "skipped"
+    assert guard(RED).refuse(MediaError("a URL")).status == "error"
+    with pytest.raises(MediaError):
+        guard(RED, on_error="raise").refuse(MediaError("a URL"))
+
+
+# Deciding over collected answers
+
+
+def test_check_is_sample_and_decide():
+    guarded = guard(lambda copy: BLUE if copy.seed is None else RED)
+    checked = guarded.check(PROMPT)
+    decided = guarded.decide(PROMPT, list(checked.answers), clean=0)
+    assert (decided.vote, decided.verdict, decided.text) == (checked.vote, checked.verdict, checked.text)
+    assert (decided.seed_id, decided.policy) == (checked.seed_id, checked.policy)
+
+
+def test_decide_takes_strings_and_candidates():
+    guarded = guard(RED, CONTRADICTS)
+    assert guarded.decide(PROMPT, [RED, RED], candidate=BLUE).status == "rewritten"
+    assert guarded.decide(PROMPT, [], candidate=BLUE).text == BLUE
+    with pytest.raises(GuardError, match="nothing to decide"):
+        guarded.decide(PROMPT, [])
+    with pytest.raises(GuardError, match="index"):
+        guarded.decide(PROMPT, [RED], clean=1)
+
+
+# Randomness, threads, records
+
+
+def test_the_same_request_gets_the_same_noise_and_another_another():
+    guarded = guard(RED)
+    seeds = []
+    for prompt in (PROMPT, PROMPT, Prompt.ask("What?", fake_image())):
+        guarded.check(prompt)
+        seeds.append([copy.seed for copy in guarded._sampler.asked[-5:]])
+    assert seeds[0] == seeds[1]
+    assert not set(seeds[0][1:]) & set(seeds[2][1:])
+
+
+def test_a_guard_holds_no_state_between_threads():
+    guarded = guard(lambda copy: copy.prompt.question)
+    texts = [None] * 40
+
+    def ask(index):
+        texts[index] = guarded.check(Prompt.ask(f"question {index}", fake_image())).text
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert texts == [f"question {index}" for index in range(40)]
+
+
+def test_acheck_leaves_the_event_loop_free():
+    release = threading.Event()
+
+    def script(copy):
+        assert release.wait(10), "the loop never ran while the model was asked"
+        return RED
+
+    async def main():
+        task = asyncio.create_task(guard(script).acheck(PROMPT))
+        while not task.done():
+            release.set()
+            await asyncio.sleep(0)
+        return await task
+
+    assert asyncio.run(main()).text == RED
+
+
+def test_each_outcome_is_one_event_without_content():
+    with structlog.testing.capture_logs() as events:
+        guard(lambda copy: "the private answer", {"when": {"words": ["private"]}}).check(
+            Prompt.ask("the private question", fake_image())
+        )
+    (event,) = events
+    assert (event["event"], event["status"], event["log_level"]) == ("guard.outcome", "blocked", "warning")
+    assert (event["copies"], event["agreement"], event["findings"][0]["rule"]) == (5, 1.0, "r0")
+    assert event["policy"].startswith("p@")
+    dumped = json.dumps(event)
+    assert "private" not in dumped
+    assert KEY.secret.decode() not in dumped
+
+
+def test_texts_are_recorded_only_where_the_policy_opts_in():
+    with structlog.testing.capture_logs() as events:
+        guard("an answer", record={"include_text": True}).check(Prompt.ask("a question", fake_image()))
+    assert events[0]["text"] == {"question": "a question", "answers": ["an answer"] * 5, "handed_on": "an answer"}
+
+
+def test_an_errors_message_stays_out_of_the_record():
+    def script(copy):
+        raise MediaError("the user wrote: my password is hunter2")
+
+    with structlog.testing.capture_logs() as events:
+        guard(script).check(PROMPT)
+    assert events[0]["error"] == "MediaError"
+    assert "hunter2" not in json.dumps(events[0])
+
+
+def test_warm_up_loads_what_can_be_loaded():
+    class Lazy(FakeSampler):
+        warmed = False
+
+        def warm_up(self):
+            self.warmed = True
+
+    sampler = Lazy(RED)
+    guard(sampler).warm_up()
+    assert sampler.warmed
