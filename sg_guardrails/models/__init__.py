@@ -1,0 +1,1 @@
+"""Models become callables here: a local MLLM, a speech model, text scorers. Its modules need torch."""

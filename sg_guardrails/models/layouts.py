@@ -1,0 +1,116 @@
+"""How processors lay pictures out in their tensors, and what Gaussian noise is there: the one adapter table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.image_processing_utils import select_best_resolution
+
+from sg_guardrails.core.errors import ModelError
+from sg_guardrails.core.policy import ImageNoise
+
+Inputs = Mapping[str, Tensor]
+"""What a processor gives for one prompt (batch size 1), by name."""
+PIXELS = "pixel_values"
+MASKS = ("pixel_attention_mask", "pixel_mask")
+Draw = Callable[[tuple[int, ...]], Tensor]
+"""Standard normal numbers of a shape, float32, from one copy's own generator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One way to lay pictures out in ``pixel_values``."""
+
+    name: str
+    fits: Callable[[Inputs], bool]
+    """Whether a processor's output is of this layout: told by rank and keys, never by a model's name."""
+    noise: Callable[[Inputs, Any, Draw, Tensor], Tensor]
+    """(inputs, image processor, draw, sigma ``(3,)`` by channel) -> noise of the tensor's shape, zero on padding."""
+
+
+def add_noise(inputs: Inputs, image_processor: Any, noise: ImageNoise, draw: Draw) -> Tensor:
+    """``pixel_values`` plus Gaussian noise, pure: no clipping to the valid range.
+
+    The randomised-smoothing certificate (Cohen et al. 2019, theorem 1) is about the model on x + N(0, sigma^2 I);
+    clipping would make it another distribution. Padding is no part of x and stays as it is.
+
+    Raises:
+        ModelError: If the layout is not one of `LAYOUTS`: no picture is ever sampled without its noise.
+    """
+    pixels = inputs[PIXELS]
+    layout = next((layout for layout in LAYOUTS if layout.fits(inputs)), None)
+    if layout is None:
+        raise ModelError(
+            f"noise on pictures laid out as {tuple(pixels.shape)} with {', '.join(sorted(inputs))} is not supported"
+        )
+    sigma = torch.full((3,), noise.sigma, device=pixels.device)
+    if noise.space == "pixel":
+        sigma = sigma * model_units(image_processor).to(pixels.device)
+    return pixels + layout.noise(inputs, image_processor, draw, sigma).to(pixels.dtype)
+
+
+def model_units(image_processor: Any) -> Tensor:
+    """``(3,)`` units of the processed tensor in one unit of pixel value in [0, 1], by channel.
+
+    The processor maps a byte b to (b * rescale_factor - mean) / std; in b / 255 that has slope
+    255 * rescale_factor / std.
+    """
+    factor = float(image_processor.rescale_factor) if getattr(image_processor, "do_rescale", True) else 1.0
+    normalises = getattr(image_processor, "do_normalize", True)
+    std = torch.as_tensor(image_processor.image_std if normalises else 1.0, dtype=torch.float32)
+    return (255 * factor / std).expand(3)
+
+
+def _planes(inputs: Inputs, image_processor: Any, draw: Draw, sigma: Tensor) -> Tensor:
+    """``(..., 3, H, W)``: a picture, crop or tile a row (LLaVA, Gemma 3), or rows of tiles (Idefics3, LLaVA-Next)."""
+    shape = tuple(inputs[PIXELS].shape)
+    noise = draw(shape) * sigma.view(3, 1, 1)
+    real = _real(inputs, image_processor)
+    return noise if real is None else noise * real
+
+
+def _patches(inputs: Inputs, image_processor: Any, draw: Draw, sigma: Tensor) -> Tensor:
+    """``(P, 3 * T * p * p)`` flattened patches, values by channel, frame, row, column (Qwen2-VL and its heirs).
+
+    A still picture stands in all T frames of a patch: it is one pixel of x, so its frames share one draw.
+    """
+    count, width = inputs[PIXELS].shape
+    frames = int(image_processor.temporal_patch_size)
+    area = width // (3 * frames)
+    noise = draw((count, 3, 1, area)) * sigma.view(3, 1, 1)
+    return noise.expand(count, 3, frames, area).reshape(count, width)
+
+
+def _real(inputs: Inputs, image_processor: Any) -> Tensor | None:
+    """What of ``(..., 3, H, W)`` is picture, 1, and what padding, 0; None where everything is picture."""
+    pixels = inputs[PIXELS]
+    for name in MASKS:
+        if name in inputs:
+            return inputs[name].unsqueeze(-3).to(pixels.dtype)
+    sizes = inputs.get("image_sizes")
+    if sizes is None:
+        return None
+    real = torch.zeros_like(pixels)
+    pinpoints = getattr(image_processor, "image_grid_pinpoints", None)
+    for index, (height, width) in enumerate(sizes.tolist()):
+        if pixels.ndim == 4:  # Pixtral: pictures of several sizes in one tensor, padded below and right
+            real[index, :, :height, :width] = 1
+        elif pinpoints:  # LLaVA-Next: the whole picture, then the tiles of the best grid; empty tiles follow
+            best_height, best_width = select_best_resolution((height, width), pinpoints)
+            real[index, : 1 + (best_height // pixels.shape[-2]) * (best_width // pixels.shape[-1])] = 1
+    return real if pixels.ndim == 4 or pinpoints else None
+
+
+def _is_planes(inputs: Inputs) -> bool:
+    return inputs[PIXELS].ndim in (4, 5) and inputs[PIXELS].shape[-3] == 3
+
+
+def _is_patches(inputs: Inputs) -> bool:
+    return inputs[PIXELS].ndim == 2 and "image_grid_thw" in inputs
+
+
+LAYOUTS = (Layout("planes", _is_planes, _planes), Layout("patches", _is_patches, _patches))
