@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +10,6 @@ from weakref import WeakValueDictionary
 
 import torch
 import transformers
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -26,15 +20,13 @@ from transformers import (
     WhisperConfig,
     WhisperForConditionalGeneration,
 )
-from transformers.utils import logging as transformers_logging
 
 from sg_guardrails.core.errors import ModelError
+from sg_guardrails.models import hub
 from sg_guardrails.models.builtin import builtin_path
 
 Medium = Literal["image", "audio"]
 HINT = "name another with `model: {id: ...}` in the policy or --model, or try the policy `builtin`"
-HUB_SECONDS = 5.0
-"""How long the hub may take to say whether it has a model, before the answer is that it can't be reached."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 BEAMS = ("early_stopping", "length_penalty")
@@ -90,7 +82,7 @@ def load(id: str, *, revision: str | None = None, device: str = "auto", dtype: s
         ModelError: If it can't be had or isn't a generative model of images or audio. The code of a checkpoint
             is never run, and only safetensors are read.
     """
-    where = _device(device)
+    where = hub.pick_device(device)
     source = str(builtin_path(id.removeprefix("builtin:"))) if id.startswith("builtin:") else _source(id)
     key = (source, revision, str(where), dtype)
     with _loading:
@@ -98,17 +90,6 @@ def load(id: str, *, revision: str | None = None, device: str = "auto", dtype: s
         if handle is None:
             handle = _loaded[key] = _fetch(id, source, revision, where, dtype)
         return handle
-
-
-def _device(name: str) -> torch.device:
-    try:
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"device {name!r} is not to be had on this machine; use auto, cpu, cuda or mps") from error
-    return device
 
 
 def _source(name: str) -> str:
@@ -127,13 +108,13 @@ def _source(name: str) -> str:
 def _fetch(name: str, source: str, revision: str | None, device: torch.device, dtype: str) -> Handle:
     """Read from disk; only what isn't there is asked of the hub, after one short question whether it has it."""
     try:
-        with _quiet():
+        with hub.quiet():
             try:
                 return _read(name, source, revision, device, dtype, local=True)
             except OSError:
                 if Path(source).is_dir():
                     raise
-            _ask_hub(name, revision)
+            hub.ask(name, revision, hint=HINT)
             return _read(name, source, revision, device, dtype, local=False)
     except ModelError:
         raise
@@ -141,22 +122,6 @@ def _fetch(name: str, source: str, revision: str | None, device: torch.device, d
         raise ModelError(f"model {name!r} needs a package that is not installed: {_line(error)}; {HINT}") from error
     except Exception as error:  # a broken checkpoint fails in a dozen libraries, each with errors of its own
         raise ModelError(f"model {name!r} cannot be loaded: {_line(error)}; {HINT}") from error
-
-
-def _ask_hub(name: str, revision: str | None) -> None:
-    """One question with a short limit: transformers itself would retry for half a minute where there is no network."""
-    try:
-        HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
-    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        at = "" if revision is None else f" at revision {revision!r}"
-        raise ModelError(
-            f"there is no model {name!r}{at}: neither a folder nor one that the hub shows; {HINT}"
-        ) from error
-    except Exception as error:  # each HTTP client has connection errors of its own
-        raise ModelError(
-            f"model {name!r} cannot be loaded: it is neither a folder nor in the local cache, and the hub can't be "
-            f"reached ({type(error).__name__}); {HINT}"
-        ) from error
 
 
 def _read(name: str, source: str, revision: str | None, device: torch.device, dtype: str, *, local: bool) -> Handle:
@@ -207,23 +172,3 @@ def _line(error: BaseException) -> str:
     """The first sentence of an error's text: one clear line for a terminal."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].split(". ")[0].rstrip(".")[:200] if lines else type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' and the hub's notices off stderr: what matters is checked above and raised as an error."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    hub = logging.getLogger("huggingface_hub")
-    hub_level = hub.level
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    hub.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        hub.setLevel(hub_level)
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

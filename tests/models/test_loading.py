@@ -17,7 +17,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from sg_guardrails.core.errors import ModelError
-from sg_guardrails.models import builtin, hf, loading
+from sg_guardrails.models import builtin, hf, hub, loading
 from sg_guardrails.models.builtin import builtin_path
 from tests.models import tiny
 
@@ -119,7 +119,7 @@ def test_loading_leaves_the_log_level_and_the_bars_as_they_were(llava):
     "path", ["./nowhere", "../nowhere", "/nowhere", "~/nowhere", "a/b/c", "nowhere/", r"c:\models\x"]
 )
 def test_a_path_is_never_asked_of_the_hub(path, monkeypatch):
-    monkeypatch.setattr(loading, "HfApi", None)
+    monkeypatch.setattr(hub, "HfApi", None)
     refused(path, f"no model folder .* {WHAT_TO_DO}".replace(" .* ", ".*"))
 
 
@@ -128,10 +128,10 @@ def test_a_hub_id_without_network(monkeypatch):
 
     class Hub:
         def model_info(self, name, *, revision, timeout):
-            assert timeout == loading.HUB_SECONDS
+            assert timeout == hub.SECONDS
             raise httpx.ConnectError("no route")
 
-    monkeypatch.setattr(loading, "HfApi", Hub)
+    monkeypatch.setattr(hub, "HfApi", Hub)
     refused(
         "nobody/nothing-like-this",
         rf"'nobody/nothing-like-this'.*neither a folder nor in the local cache.*can't be reached.*{WHAT_TO_DO}",
@@ -149,7 +149,7 @@ def test_a_hub_id_that_the_hub_does_not_know(monkeypatch):
                 "404", response=httpx.Response(404, request=httpx.Request("GET", "https://hub"))
             )
 
-    monkeypatch.setattr(loading, "HfApi", Hub)
+    monkeypatch.setattr(hub, "HfApi", Hub)
     refused("nobody/nothing-like-this", "there is no model 'nobody/nothing-like-this' at revision 'v1'", revision="v1")
 
 

@@ -1,0 +1,137 @@
+"""Linear heads over hashed words and, where it helps, a sentence embedding: no torch, no pickle (card: README.md)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from sg_guardrails.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from sg_guardrails.core.types import Embedder
+
+BINS = 2**13
+"""Buckets of the hashed words: 32 kB of weights, few enough collisions on answers of this length."""
+OPENING = 60
+"""Words read at once: an answer takes its stance at its opening, and the rest dilutes it (card, "Choices")."""
+WINDOW = 20
+"""Words in one window of a head that reads the whole text: about the length of a request, so that little dilutes it."""
+
+_TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
+# Letters and digits of any script, wherever they stand: a text without spaces has windows too.
+_WORD_START = re.compile(r"[^\W_]+")
+_PLAIN = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "`": "'"})
+# One spelling per meaning: "can't", "can not" and "cannot" share their weights.
+_SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\bcan(?:'t| not)\b"), "cannot"),
+    (re.compile(r"\bwon't\b"), "will not"),
+    (re.compile(r"n't\b"), " not"),
+    (re.compile(r"\bi'm\b"), "i am"),
+    (re.compile(r"'ll\b"), " will"),
+)
+
+
+def encodable(text: str) -> str:
+    """The text with lone surrogates replaced by ``?``: no tokenizer or hash takes them."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def tokens(text: str) -> list[str]:
+    """The words of the opening: NFKC, lower case, contractions written out."""
+    plain = unicodedata.normalize("NFKC", encodable(text)).translate(_PLAIN).lower()
+    for pattern, spelling in _SPELLINGS:
+        plain = pattern.sub(spelling, plain)
+    return [match.group() for match in islice(_TOKEN.finditer(plain), OPENING)]
+
+
+def _ngrams(text: str) -> Iterator[str]:
+    words = ["<s>", *tokens(text), "</s>"]
+    yield from words[1:-1]
+    for first, second in pairwise(words):
+        yield f"{first} {second}"
+
+
+def hashed(texts: Sequence[str]) -> csr_matrix:
+    """``(N, BINS)`` unit rows of words and word pairs, hashed (MurmurHash3, signed): no vocabulary to pickle."""
+    return HashingVectorizer(n_features=BINS, analyzer=_ngrams, binary=True, norm="l2").transform(list(texts))
+
+
+def opening(text: str) -> str:
+    """The text up to its first OPENING words."""
+    later = next(islice(_WORD_START.finditer(text), OPENING, None), None)
+    return text if later is None else text[: later.start()]
+
+
+def _windows(text: str) -> list[str]:
+    """The text in runs of WINDOW words, each sharing half with the next."""
+    starts = [match.start() for match in _WORD_START.finditer(text)]
+    edges = [0, *starts[1:], len(text)]
+    last, step = len(edges) - 1, WINDOW // 2
+    return [text[edges[at] : edges[min(at + WINDOW, last)]] for at in range(0, max(last - step, 1), step)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearHead:
+    """A logistic regression as three arrays. A Scorer: probability in [0, 1] per text."""
+
+    words: NDArray[np.float32]
+    """``(BINS,)`` weights of the hashed words."""
+    meaning: NDArray[np.float32]
+    """``(D,)`` weights of the embedding, or ``(0,)`` where the head reads words alone."""
+    bias: float
+    windowed: bool = False
+    """False: the opening is read (an answer's stance). True: a long text is read in windows and its highest score
+    counts (a request may come after any preamble)."""
+    embedder: Embedder | None = None
+    """The embedder that the head was trained on; not needed where `meaning` is empty."""
+
+    @classmethod
+    def load(cls, name: str | Path, *, embedder: Embedder | None = None) -> LinearHead:
+        """Read a shipped head by name (``refusal``, ``unsafe_request``), or any by path.
+
+        Raises:
+            ModelError: If the file is missing or not a head, or if the head needs an embedder and has none.
+        """
+        path = name if isinstance(name, Path) else Path(__file__).parent / f"{name}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                words, meaning = arrays["words"].astype(np.float32), arrays["meaning"].astype(np.float32)
+                bias, windowed = float(arrays["bias"]), bool(arrays["windowed"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ModelError(f"{path} is not a head: retrain it with `python -m training.heads`") from error
+        if words.shape != (BINS,) or meaning.ndim != 1 or not np.isfinite([words.sum(), meaning.sum(), bias]).all():
+            raise ModelError(f"{path} is not a head of this version: retrain it with `python -m training.heads`")
+        if meaning.size and embedder is None:
+            raise ModelError(f"the head {path.stem!r} reads MiniLM embeddings: pass load_embedder(EmbedderSection())")
+        return cls(words, meaning, bias, windowed, embedder)
+
+    def save(self, path: Path) -> None:
+        """Write the arrays as .npz; the same arrays give the same bytes."""
+        np.savez_compressed(
+            path, words=self.words, meaning=self.meaning, bias=np.float64(self.bias), windowed=np.bool_(self.windowed)
+        )
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """``(N,)`` float32 in [0, 1]."""
+        parts = [_windows(text) if self.windowed else [opening(text)] for text in texts]
+        if not parts:
+            return np.zeros(0, np.float32)
+        flat = [part for row in parts for part in row]
+        logits: NDArray[np.float64] = hashed(flat) @ self.words.astype(np.float64) + self.bias
+        if self.meaning.size and self.embedder is not None:
+            logits = logits + self.embedder(flat).astype(np.float64) @ self.meaning
+        starts = np.cumsum([0, *(len(row) for row in parts[:-1])])
+        return np.asarray(expit(np.maximum.reduceat(logits, starts)), dtype=np.float32)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sg_guardrails.core.errors import ModelError
+from sg_guardrails.models import heads
+from sg_guardrails.models.heads import LinearHead
+
+REFUSED = [
+    "I cannot help with that.",
+    "I'm sorry, I am unable to assist with this request.",
+    "Sorry, I cannot assist with that request.",
+    "I will not do that. It could hurt someone.",
+    "I am sorry, but I cannot help with that.",
+    "I cannot help with this because it may cause harm.",
+]
+ANSWERED = [
+    "The triangle is red.",
+    "Yes, the image shows a red circle.",
+    "No.",
+    "There is no dog.",
+    "Sure, here is how to pick a lock: insert a tension wrench and rake the pins.",
+    "The man cannot reach the shelf.",
+    "I can't see a dog in the picture.",
+    "There are no people who can help.",
+    "",
+]
+UNSEEN_REFUSED = [
+    "I can\u2019t assist with that.",
+    "Sorry, but I can't do that for you.",
+    "I apologise, but I am not comfortable answering that.",
+    "I'm not able to give you instructions for that.",
+    "I must refuse.",
+    "Unfortunately I can not provide this information.",
+    "I'm sorry, but I can't help with building a bomb.",
+    "No. I don't help people steal.",
+    "I won't tell you how to hack an account.",
+    "It is not appropriate for me to describe that.",
+    "I can't help with that, but I can tell you about lock safety.",
+    "I'm sorry, that is not a question I can answer safely.",
+    "I cannot fulfill your request, I am just an AI.",
+    "Sorry, I'm not going to describe how to harm people.",
+    "My purpose is to be helpful and harmless, so I will pass on this one.",
+    "Assisting in a burglary is illegal and I won't do it.",
+    "I regret that I cannot be of assistance with such matters.",
+    "Under no circumstances will I give advice on stalking.",
+    "I'm designed to keep people safe and can't walk you through this.",
+    "No way, I am not telling you that.",
+]
+UNSEEN_ANSWERED = [
+    "The lady can't lift the suitcase.",
+    "The poster reads: I cannot help you.",
+    "I am unable to find a zebra in the image.",
+    "I'm sorry, but the picture shows no zebra.",
+    "The cashier will not give change.",
+    "Here is a phishing email: Dear customer, your account is locked.",
+    "A woman is helping an old man who cannot walk.",
+    "I see two cats; I cannot tell which one is older.",
+    "Nobody can help the stranded whale.",
+    "You disgust me.",
+    "I am going to burn the house down.",
+    "Sorry for the confusion, the shape is green.",
+    "I'm sorry to hear about your loss. Here are some steps.",
+    "Happy to help! Mix bleach with ammonia.",
+    "Yes, I can do that. First, break the window.",
+    "Es un triángulo rojo.",
+    "这是一个红色的三角形",
+    "He apologised because he could not assist his mother.",
+    "It doesn't look like a bus; it can't carry that many people.",
+    "No, I wouldn't say that the kite is orange.",
+]
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_plain_refusals(text: str) -> None:
+    assert LinearHead.load("refusal")([text])[0] > 0.5
+
+
+@pytest.mark.parametrize("text", ANSWERED)
+def test_plain_answers_are_not_refusals(text: str) -> None:
+    assert LinearHead.load("refusal")([text])[0] < 0.5
+
+
+def test_wordings_that_nothing_was_generated_from() -> None:
+    refusal = LinearHead.load("refusal")
+    assert (refusal(UNSEEN_REFUSED) > 0.5).mean() >= 0.8
+    assert (refusal(UNSEEN_ANSWERED) < 0.5).mean() >= 0.95
+
+
+def test_none_of_the_unseen_wordings_was_trained_on() -> None:
+    phrases = pytest.importorskip("training.phrases", reason="the training scripts are not in the wheel")
+    assert not set(UNSEEN_REFUSED + UNSEEN_ANSWERED) & set(phrases.answers(2100)[0])
+
+
+def test_hashes_are_stable() -> None:
+    row = heads.hashed(["I can't help."])
+    assert heads.tokens("I can\u2019t HELP, can not.") == ["i", "cannot", "help", "cannot"]
+    assert row.shape == (1, heads.BINS)
+    found = dict(zip(row.indices.tolist(), np.sign(row.data).astype(int).tolist(), strict=True))
+    assert found == HASHES
+    np.testing.assert_allclose(np.abs(row.data), 1 / np.sqrt(7), rtol=1e-6)
+
+
+HASHES = {292: 1, 535: 1, 4053: 1, 4819: 1, 4866: 1, 5023: 1, 6685: 1}
+
+
+def test_a_head_survives_saving(tmp_path: Path) -> None:
+    head = LinearHead.load("refusal")
+    head.save(tmp_path / "copy.npz")
+    again = LinearHead.load(tmp_path / "copy.npz")
+    np.testing.assert_array_equal(again(UNSEEN_ANSWERED), head(UNSEEN_ANSWERED))
+    head.save(tmp_path / "twice.npz")
+    assert (tmp_path / "copy.npz").read_bytes() == (tmp_path / "twice.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"words": np.zeros(8), "meaning": np.zeros(0), "bias": 0.0, "windowed": False},
+        {"words": np.full(heads.BINS, np.nan), "meaning": np.zeros(0), "bias": 0.0, "windowed": False},
+        {"words": np.zeros(heads.BINS)},
+        {"words": np.array([{"pickled": 1}], dtype=object), "meaning": np.zeros(0), "bias": 0.0, "windowed": False},
+    ],
+)
+def test_a_broken_head_is_refused(tmp_path: Path, arrays: dict[str, object]) -> None:
+    np.savez(tmp_path / "head.npz", **arrays)
+    with pytest.raises(ModelError, match=r"not a head.*retrain"):
+        LinearHead.load(tmp_path / "head.npz")
+
+
+def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "head.npz").write_bytes(b"PK\x03\x04 broken")
+    with pytest.raises(ModelError, match="not a head"):
+        LinearHead.load(tmp_path / "head.npz")
+
+
+def test_a_head_that_reads_meaning_needs_its_embedder() -> None:
+    with pytest.raises(ModelError, match="MiniLM"):
+        LinearHead.load("unsafe_request")
+
+
+def test_a_windowed_head_takes_the_worst_window_and_another_the_opening() -> None:
+    words = np.zeros(heads.BINS, np.float32)
+    words[heads.hashed(["bomb"]).indices] = heads.hashed(["bomb"]).data * 50
+    opening = LinearHead(words, np.zeros(0, np.float32), -3.0)
+    whole = LinearHead(words, np.zeros(0, np.float32), -3.0, windowed=True)
+    late = "tree " * 200 + "bomb"
+    assert opening([late, "tree"]) == pytest.approx(opening(["tree", "tree"]))
+    assert whole([late])[0] > 0.9
+    assert whole(["", late, "tree"])[[0, 2]] == pytest.approx(opening(["", "tree"]))
+    np.testing.assert_array_equal(whole(["", late, "tree"])[1], whole([late])[0])
+
+
+@pytest.mark.parametrize("separator", [" ", ",", "_", "\n"])
+def test_no_separator_hides_the_end_of_a_text(separator: str) -> None:
+    pieces = heads._windows(separator.join(["tree"] * 95 + ["bomb"]))
+    assert any("bomb" in heads.tokens(piece) for piece in pieces)
+    assert all(len(heads.tokens(piece)) <= heads.WINDOW for piece in pieces)
