@@ -131,6 +131,11 @@ def _tool_call(value: object) -> ToolCall:
     return ToolCall(value["name"], arguments)
 
 
+def printable(text: str) -> str:
+    """A model's words for a terminal: control characters, which could move the cursor or hide text, become spaces."""
+    return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Vote:
     """The election among N answers. It speaks in indices, so that the original responses survive."""
