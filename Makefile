@@ -48,7 +48,7 @@ bench: $(STAMP) ## Measure the sense of sameness against plain embeddings and th
 	$(BIN)/python benchmarks/sameness.py
 
 figures: $(STAMP) ## Measure the built-in model again and rewrite its card
-	$(BIN)/python -m training.shapes.probe --model sg_guardrails/models/builtin/shapes
+	$(BIN)/python -m training.shapes.probe --model sg_guardrails/models/builtin/shapes --json benchmarks/results/shapes.json
 
 clean: ## Remove the environment and what the tools leave behind
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache demo.html

@@ -1,0 +1,1 @@
+"""Scripts that train what the package ships; not part of the wheel."""

@@ -1,0 +1,1 @@
+"""Trains and measures the built-in tiny multimodal model, ``builtin:shapes``."""
