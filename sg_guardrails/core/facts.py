@@ -1,30 +1,61 @@
 """What an answer states, as words: clauses of content words, which are denied, numbers, and what modifies what."""
+# ruff: noqa: E501 - a pattern broken over lines is harder to read than a long one
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
-from sg_guardrails.core.lexicon import lemmas
+from sg_guardrails.core.lexicon import entry, lemmas, ordered
 from sg_guardrails.core.stance import sentences
 
-_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-_NUMBERS = {word: float(value) for value, word in enumerate(_UNITS.split())}
-_TENS = {word: 10.0 * (value + 2) for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())}
+_NUMBERS = {word: float(value) for value, word in enumerate(ordered("units"))}
+_TENS = {word: 10.0 * (value + 2) for value, word in enumerate(ordered("tens"))}
+_MINUTES = {"ten": "10", "fifteen": "15", "twenty": "20", "thirty": "30", "forty": "40", "fifty": "50"}
+"""Said after an hour: "seven thirty"."""
 _SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "dozen": 12.0}
-_WORDS = {"both": 2.0, "pair": 2.0, "couple": 2.0, "duo": 2.0, "twin": 2.0, "trio": 3.0, "single": 1.0, "once": 1.0, "twice": 2.0, "half": 0.5, "third": 1 / 3}
-_ORDINALS = {
-    word: f"#{i + 1}"
-    for i, word in enumerate("first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split())
+_WORDS = {
+    "both": 2.0,
+    "pair": 2.0,
+    "couple": 2.0,
+    "duo": 2.0,
+    "twin": 2.0,
+    "trio": 3.0,
+    "single": 1.0,
+    "once": 1.0,
+    "twice": 2.0,
+    "half": 0.5,
+    "third": 1 / 3,
 }
+_ORDINALS = {word: f"#{value + 1}" for value, word in enumerate(ordered("ordinals"))}
 _REWRITES = tuple(
     (re.compile(pattern), into)
     for pattern, into in (
+        (r"\be-mail", "email"),
+        (r"\bout of focus\b", "blurry"),
+        (r"\bfrom above\b", "aerial"),
         (r"\bno one\b|\bno-one\b|\bno (?:person|people)\b", "nobody"),
         (r"\bblack[- ]and[- ]white\b|\bmonochrome\b|\bgr[ae]yscale\b", "not in color"),
         (r"\bpart of\b|\bkind of\b|\btype of\b|\bsort of\b|\bpiece of\b|\bslice of\b", ""),
-        (r"\bnot only\b", ""),
+        (r"\bnot only\b|\bno more than\b|\bno (?:fewer|less) than\b", ""),
+        (r"\b(?:an |the )?absence of\b", "without"),
+        (r"\b(?:refuse|decline)(?:s|d|ing)? to\b", "not"),
+        (r"\bneither (.{1,40}?) nor\b", r"no \1 or"),
+        (r"\bhalf[- ](?:a )?dozen\b", "6"),
+        (r"\b(\d{1,2}:\d{2}) ?([ap])\.?m\b\.?", r"\1 \2mtime"),
+        (r"\b(\d{1,2}) ?([ap])\.?m\b\.?", r"\1:00 \2mtime"),
+        (r"\bfree (?:of|from)\b|\b(?:is|are) missing\b", "without"),
+        (r"\b(\w+)-free\b", r"without \1"),
+        (r"\bfail(?:s|ed|ing)? to\b", "not"),
+        (r"\bout of (?:order|service)\b", "not work"),
+        (r"\b(?:prohibited|forbidden|banned|not permitted|disallowed)\b", "not allowed"),
+        (r"\bpermitted\b", "allowed"),
+        (r"\bbare(?:foot|footed)\b", "without shoes"),
+        (r"\bpoorly\b", "not well"),
+        (r"\b(?:is|are) (?:un|not )able to\b", "can not"),
+        (r"\bunable to\b", "not"),
+        (r"\bmade (?:out )?of\b", "of"),
         (r"\b(?:taking|takes|took|take) off\b", "takeoff"),
         (r"\bon top of\b", "on"),
         (r"\b(?:in front of|ahead of)\b", "front"),
@@ -55,34 +86,36 @@ _REWRITES = tuple(
         (r"(?<=\d),(?=\d{3}\b)", ""),
     )
 )
-_TOKEN = re.compile(r"\d{1,2}:\d{2}|\d+(?:\.\d+)?(?:st|nd|rd|th)?|@\w+|[^\W\d_]+(?:'[^\W\d_]+)?|[.,;:!?]|[^\w\s]", re.UNICODE)
+_TOKEN = re.compile(
+    r"\d{1,2}:\d{2}|(?<![\w.])\d+(?:[-/]\d+)+|(?<![\w-])-\d+(?:\.\d+)?|\d+(?:\.\d+)?(?:st|nd|rd|th)?|@\w+|[^\W\d_]+(?:'[^\W\d_]+)?|[.,;:!?]|[^\w\s]",
+    re.UNICODE,
+)
 
-NEGATORS = frozenset(
-    "not no never none neither nor nobody nothing nowhere without lack lacks lacking lacked absent hardly barely devoid missing "
-    "unoccupied vacant deserted empty bald stationary motionless bare cannot".split()
-)
-_KEPT_NEGATORS = {"bald": "hair", "stationary": "move", "motionless": "move", "nobody": "person", "unoccupied": "", "vacant": "", "deserted": "person"}
-_FUNCTION = frozenset(
-    """a an the this that these those it its he she they them his her their him i we you my your our me us is are was were be been being am do does did
-    done has have had having will would can could may might must should shall and or but so as of at to from for with than then there here which who whom
-    whose what where when why how also too very quite really rather just only even still some any each every all such own same other another one's if while
-    because since about roughly approximately around nearly almost exactly some about s t d ll re ve not no yes by in while although though both either
-    well now currently please sure okay more most much indeed actually simply clearly apparently possibly probably likely perhaps maybe it's
-    himself herself itself themselves someone's own per via upon within among amongst between during until after before again ever total altogether
-    'a however additionally furthermore overall moreover various certain""".split()
-)
-_FRAME = frozenset(
-    """image images picture pictures photo photos photograph photographs snapshot pic scene shot depict depicts depicting depicted show shows showing shown
-    showed display displays displayed see seen seeing view visible appear appears appearing appeared seem seems look looks contain contains containing
-    contained include includes including included feature features featuring featured present presents presented represent represents locate located
-    position positioned situated place placed find found exist exists call called describe described illustrate illustrates capture captures captured
-    portray portrays taken take can answer question color colour colored coloured shape side kind type sort object objects thing things item items
-    identify identified evidence sign count say number give given believe think there's consist consists exactly use used set name named
-    speaker clip audio recording video frame screenshot hear heard area corner part particular background foreground anywhere appearance
-    turn turned made make makes took place""".split()
-)
+NEGATORS = frozenset(ordered("negators"))
+_IMPLIED = {
+    "empty": None,
+    "blank": None,
+    "vacant": None,
+    "unoccupied": None,
+    "deserted": "person",
+    "absent": None,
+    "bald": "hair",
+    "bare": None,
+    "stationary": "move",
+    "motionless": "move",
+    "harmless": "dangerous",
+    "plain": None,
+    "missing": None,
+    "vegetarian": "meat",
+    "vegan": "meat",
+}
+"""Words that deny without a "not", and what they deny; none of it where the other answer says the same word."""
+_FUNCTION = frozenset(ordered("function"))
+"""Words of grammar."""
+_FRAME = frozenset(ordered("frame"))
 """Words that frame an answer and state nothing about its subject."""
-RELATIONS = frozenset("left right above below under over on off inside outside behind front top bottom up down upper lower toward towards away into out underneath beneath".split())
+RELATIONS = frozenset(ordered("relations"))
+"""Words that relate two things in space or direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,38 +137,77 @@ class Clause:
     """One clause: its content words, and whether it denies them."""
 
     tokens: tuple[Token, ...]
-    denied: bool
-    """An odd number of negators."""
+    denials: int
+    """Negators in it."""
+    implied: tuple[str, ...]
+    """Words that deny by themselves, as written: "empty", "unhappy". They count where the other answer has none of their kind."""
     denies: frozenset[str]
     """The nouns that a "no", "without" or "lacks" denies outright."""
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Statement:
     """What an answer states."""
 
     clauses: tuple[Clause, ...]
     words: tuple[str, ...]
     """Every token of the text in order, function words and frame included."""
+    sentences: tuple[tuple[str, ...], ...]
+    """The words by sentence, without punctuation."""
 
-    @property
+    @cached_property
     def tokens(self) -> tuple[Token, ...]:
         """The content words in order."""
         return tuple(token for clause in self.clauses for token in clause.tokens)
 
+    @cached_property
+    def by_place(self) -> dict[int, Token]:
+        """The content words by their place."""
+        return {token.place: token for token in self.tokens}
 
-@lru_cache(maxsize=4096)
+    @cached_property
+    def _at(self) -> dict[int, int]:
+        return {id(token): i for i, token in enumerate(self.tokens)}
+
+    def neighbours(self, token: Token) -> tuple[Token | None, Token | None]:
+        """The content words before and after one of this statement's."""
+        at = self._at[id(token)]
+        return (self.tokens[at - 1] if at else None, self.tokens[at + 1] if at + 1 < len(self.tokens) else None)
+
+
+MOST = 4_000
+"""Characters of an answer that are compared word by word: the time grows with the product of two answers' lengths."""
+_MOST_CLAUSES = 80
+_MOST_SENTENCES = 40
+_MOST_WORDS = 120
+"""Words of one sentence."""
+
+
+@lru_cache(maxsize=1024)
 def state(text: str) -> Statement:
-    """Read a plain text (`stance.plain`) as clauses of content words."""
+    """Read a plain text (`stance.plain`) as clauses of content words, its first `MOST` characters."""
+    text = text[:MOST]
     for pattern, into in _REWRITES:
         text = pattern.sub(into, text)
     clauses: list[Clause] = []
     words: list[str] = []
+    spans: list[tuple[str, ...]] = []
     for sentence in sentences(text):
+        start = len(words)
         for part in _clauses(sentence):
             clauses.append(_clause(part, len(clauses), words))
-    return Statement(tuple(clauses), tuple(words))
+        spans.append(tuple(word for word in words[start:] if word[0].isalnum() or word[0] in "#-"))
+    return Statement(
+        tuple(clauses[:_MOST_CLAUSES]), tuple(words), tuple(span[:_MOST_WORDS] for span in spans[:_MOST_SENTENCES])
+    )
+
+
+def is_content(word: str) -> bool:
+    """Whether a word states something: no function word, no frame, no negator."""
+    return (
+        word not in _FUNCTION and word not in _FRAME and word not in NEGATORS and (word[0].isalnum() or word[0] in "#-")
+    )
 
 
 _CLAUSE_BREAK = re.compile(
@@ -150,25 +222,28 @@ def _clauses(sentence: str) -> list[str]:
 
 def _clause(text: str, index: int, words: list[str]) -> Clause:
     raw = _numbered(_TOKEN.findall(text))
-    denials, denied_nouns, tokens = 0, [], []
+    denials, denied_nouns, tokens, implied = 0, [], [], []
     open_denial = False
     for word, number in raw:
         place = len(words)
+        opposed = _prefixed(word)
         words.append(word)
         if number == 0:
             denials, open_denial = denials + 1, True
             continue
-        opposed = _prefixed(word)
-        if word in NEGATORS or opposed:
+        if opposed or word in _IMPLIED:
+            implied.append(word)
+            kept = opposed or _IMPLIED[word]
+            tokens += [Token(kept, index, place)] if kept else []
+            continue
+        if word in NEGATORS:
             denials += 1
-            open_denial = word in {"no", "without", "lack", "lacks", "lacking", "none", "nor", "neither", "missing"}
-            kept = opposed or _KEPT_NEGATORS.get(word)
-            if kept:
-                tokens.append(Token(kept, index, place))
+            open_denial = word in {"no", "without", "lack", "lacks", "lacking", "none", "nor", "neither"}
             if word == "nobody":
+                tokens.append(Token("person", index, place))
                 denied_nouns.append("person")
             continue
-        if number is None and (word in _FUNCTION or not word[0].isalnum() and word[0] != "#"):
+        if number is None and (word in _FUNCTION or (not word[0].isalnum() and word[0] != "#")):
             open_denial = open_denial and word in {"of", "the", "any", "a", "an", "single"}
             continue
         if number is None and word in _FRAME:
@@ -178,18 +253,21 @@ def _clause(text: str, index: int, words: list[str]) -> Clause:
         if open_denial and number is None:
             denied_nouns.append(word)
             open_denial = False
-    return Clause(tuple(tokens), bool(denials % 2), frozenset(denied_nouns), text.strip())
+    return Clause(tuple(tokens), denials, tuple(implied), frozenset(denied_nouns), text.strip())
 
 
 def _prefixed(word: str) -> str | None:
     """The word that an "un-", "in-" or "dis-" denies, where the lexicon calls the two opposites: unhappy is not happy."""
-    from sg_guardrails.core.lexicon import entry
-
+    if word.endswith("less") and len(word) > 6:
+        base = word[:-4].rstrip("-")
+        return base if len(lemmas(base)) > 1 or entry(base) is not None else None
     for prefix in ("un", "in", "im", "ir", "dis", "non"):
         if word.startswith(prefix) and len(word) > len(prefix) + 3:
             base = word[len(prefix) :].lstrip("-")
             known = entry(word)
-            if known is not None and base in known.opposites or (prefix == "un" and known is None and len(lemmas(base)) > 1):
+            if (known is not None and base in known.opposites) or (
+                prefix == "un" and len(base) >= 4 and (entry(base) is not None or len(lemmas(base)) > 1)
+            ):
                 return base
     return None
 
@@ -201,9 +279,13 @@ def _numbered(raw: list[str]) -> list[tuple[str, float | None]]:
     while i < len(raw):
         word = raw[i]
         if word in {"@h30", "@h15", "@h00"} and i + 1 < len(raw):
-            hour = _NUMBERS.get(raw[i + 1], None)
+            hour = _NUMBERS.get(raw[i + 1])
             hour = float(raw[i + 1]) if hour is None and raw[i + 1].isdigit() else hour
             out.append((f"{int(hour or 0)}:{word[2:]}", None))
+            i += 2
+            continue
+        if raw[i + 1 : i + 2] and raw[i + 1] in _MINUTES and 1 <= _NUMBERS.get(word, 0) <= 12:
+            out.append((f"{int(_NUMBERS[word])}:{_MINUTES[raw[i + 1]]}", None))
             i += 2
             continue
         if match := re.fullmatch(r"(\d+)(?:st|nd|rd|th)", word):
@@ -225,7 +307,7 @@ def _value(word: str) -> float | None:
     for table in (_NUMBERS, _TENS, _SCALES, _WORDS):
         if word in table:
             return table[word]
-    return float(word) if re.fullmatch(r"\d+(?:\.\d+)?", word) and word.isascii() else None
+    return float(word) if re.fullmatch(r"-?\d+(?:\.\d+)?", word) and word.isascii() else None
 
 
 def _joined(raw: list[str], i: int, value: float) -> tuple[float, int]:

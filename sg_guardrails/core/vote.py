@@ -1,4 +1,4 @@
-"""The election among answers: clusters of the same, sentiment-aware weights, winner, representative, agreement, abstention."""
+"""The election among answers: clusters, sentiment-aware weights, winner, representative, agreement, abstention."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from sklearn.cluster import AgglomerativeClustering, KMeans
 
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.policy import Voting
-from sg_guardrails.core.sameness import Reading, alike, conflict, read
+from sg_guardrails.core.sameness import Reading, alike, conflict, read, stray
 from sg_guardrails.core.types import Answer, Embedder, Scorer, Vote
 
 _APART = 2.0
 """Distance of answers that may not share a cluster; those that may are at most 1 apart."""
 _NOISE = 6
 """Decimals that cosines and weights are rounded to: float noise of about 1e-7 must never decide."""
+_TIE = 1e-6
+"""Weights no further apart are equal."""
 _SEED = 0
 """KMeans starts the same way in every run."""
 
@@ -55,7 +57,15 @@ def elect(answers: Sequence[Answer], voting: Voting, *, embed: Embedder, sentime
     tones = _scores(sentiment, texts, low=-1.0)
     refusing = _scores(refusal, texts, low=0.0)
     readings = [read(answer, float(score)) for answer, score in zip(ballot.distinct, refusing, strict=True)]
-    parts = _partition(readings, vectors, np.bincount(ballot.of, minlength=len(texts)), voting)
+    if len(readings) == 1:
+        parts = np.zeros(1, dtype=np.intp)
+    elif voting.method == "kmeans":
+        parts = _kmeans(vectors, np.bincount(ballot.of, minlength=len(texts)), voting.k)
+    elif voting.method == "cosine":
+        parts = _complete(_distance(vectors), 1.0 - voting.similarity)
+    else:
+        same = _same(readings, vectors, voting.similarity, embed)
+        parts = _complete(np.where(same, _distance(vectors), _APART), 1.0)
     labels = _by_first_appearance(parts[ballot.of])
     stances = np.maximum(refusing, [float(reading.refusal) for reading in readings])
     hostility = np.maximum(0.0, -tones) * (1.0 - stances)
@@ -83,32 +93,35 @@ def sameness(answers: Sequence[Answer], voting: Voting, *, embed: Embedder, refu
         return np.zeros((0, 0), dtype=np.bool_)
     refusing = _scores(refusal, texts, low=0.0)
     readings = [read(answer, float(score)) for answer, score in zip(answers, refusing, strict=True)]
-    return _same(readings, _unit(_vectors(embed, texts)), voting.similarity)
+    return _same(readings, _vectors(embed, texts), voting.similarity, embed)
 
 
 def contradicts(candidate: Answer, representative: Answer, voting: Voting, *, embed: Embedder, refusal: Scorer) -> bool:
-    """Whether an answer that came from elsewhere contradicts the majority's: stance, facts, tool calls or injected content.
+    """Whether an answer from elsewhere contradicts the majority's: stance, facts, tool calls or injected content.
 
-    Saying more, or saying it in other words, is no contradiction: the candidate's model may be a larger one.
+    Saying more, or saying it in other words, is no contradiction: the candidate's model may be a larger one. Under the
+    ``cosine`` method, which knows no facts, being further apart than `voting.similarity` is all there is to see.
     """
     texts = [_said(candidate), _said(representative)]
+    if voting.method == "cosine":
+        return bool(_distance(_vectors(embed, texts))[0, 1] > 1.0 - voting.similarity)
     scores = _scores(refusal, texts, low=0.0)
-    mine, theirs = (read(answer, float(score)) for answer, score in zip((candidate, representative), scores, strict=True))
-    if conflict(mine, theirs) is not None:
-        return True
-    return False
+    mine, theirs = (
+        read(answer, float(score)) for answer, score in zip((candidate, representative), scores, strict=True)
+    )
+    return conflict(mine, theirs) is not None or stray(mine, theirs, _Nearness([mine, theirs], embed))
 
 
 def _ballot(answers: Sequence[Answer]) -> _Ballot:
     keys = [(_said(answer), *sorted(call.canonical for call in answer.tool_calls)) for answer in answers]
     order = sorted(set(keys))
     number = {key: i for i, key in enumerate(order)}
-    first = {key: answer for key, answer in zip(reversed(keys), reversed(answers), strict=True)}
+    first = dict(zip(keys, answers, strict=True))
     return _Ballot(tuple(first[key] for key in order), np.array([number[key] for key in keys], dtype=np.intp))
 
 
 def _said(answer: Answer) -> str:
-    """What is embedded: the text, or the calls where there is no text; lone surrogates, which no tokenizer takes, replaced."""
+    """What is embedded: the text, else the calls; lone surrogates, which no tokenizer takes, are replaced."""
     text = answer.text if answer.text.strip() else "\n".join(call.canonical for call in answer.tool_calls)
     return text.encode("utf-8", "replace").decode("utf-8")
 
@@ -130,45 +143,59 @@ def _scores(scorer: Scorer, texts: Sequence[str], *, low: float) -> NDArray[np.f
     scores = np.asarray(scorer(texts), dtype=np.float64)
     if scores.shape != (len(texts),) or not np.isfinite(scores).all():
         raise GuardError(f"a scorer returned {scores.shape} for {len(texts)} texts: it must return finite (N,)")
-    return np.clip(scores, low, 1.0)
+    return np.round(np.clip(scores, low, 1.0), _NOISE).astype(np.float64)
 
 
-def _same(readings: Sequence[Reading], unit: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
-    cosines = np.round(unit @ unit.T, _NOISE)
+class _Nearness:
+    """Cosines of sentences, embedded in one call; only answers of several sentences need it."""
+
+    def __init__(self, readings: Sequence[Reading], embed: Embedder) -> None:
+        several = any(len(reading.sentences) > 1 for reading in readings)
+        texts = sorted({sentence for reading in readings for sentence in reading.sentences}) if several else []
+        self._row = {text: i for i, text in enumerate(texts)}
+        self._unit = _unit(_vectors(embed, texts)) if texts else np.zeros((0, 0))
+
+    def __call__(self, one: str, other: str) -> float:
+        return float(self._unit[self._row[one]] @ self._unit[self._row[other]])
+
+
+def _same(
+    readings: Sequence[Reading], vectors: NDArray[np.float64], threshold: float, embed: Embedder
+) -> NDArray[np.bool_]:
+    cosines = 1.0 - _distance(vectors)
+    nearness = _Nearness(readings, embed)
     same = np.eye(len(readings), dtype=np.bool_)
     for i, one in enumerate(readings):
         for j in range(i):
-            same[i, j] = same[j, i] = conflict(one, readings[j]) is None and alike(
-                one, readings[j], float(cosines[i, j]), threshold
+            first, second = sorted((one, readings[j]), key=lambda reading: (reading.text, reading.calls))
+            same[i, j] = same[j, i] = (
+                conflict(first, second) is None
+                and alike(first, second, float(cosines[i, j]), threshold)
+                and not stray(first, second, nearness)
+                and not stray(second, first, nearness)
             )
     return same
 
 
-def _partition(
-    readings: Sequence[Reading], vectors: NDArray[np.float64], counts: NDArray[np.intp], voting: Voting
-) -> NDArray[np.intp]:
-    """The cluster of each distinct answer, ``(M,)``."""
-    if len(readings) == 1:
-        return np.zeros(1, dtype=np.intp)
-    if voting.method == "kmeans":
-        return _kmeans(vectors, counts, voting.k)
+def _distance(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(M, M)`` cosine distances in [0, 1], rounded, zero on the diagonal."""
     unit = _unit(vectors)
-    distance = np.clip(1.0 - np.round(unit @ unit.T, _NOISE), 0.0, 1.0)
-    if voting.method == "sameness":
-        same, reach = _same(readings, unit, voting.similarity), 1.5
-        distance[~same] = _APART
-    else:
-        reach = 1.0 - voting.similarity + 10.0**-_NOISE  # the threshold itself still joins
+    distance: NDArray[np.float64] = np.clip(1.0 - np.round(unit @ unit.T, _NOISE), 0.0, 1.0)
     np.fill_diagonal(distance, 0.0)
-    model = AgglomerativeClustering(n_clusters=None, distance_threshold=reach, metric="precomputed", linkage="complete")
+    return distance
+
+
+def _complete(distance: NDArray[np.float64], reach: float) -> NDArray[np.intp]:
+    """Complete linkage: answers share a cluster only if each pair of them is at most `reach` apart."""
+    model = AgglomerativeClustering(
+        n_clusters=None, distance_threshold=reach + 10.0**-_NOISE, metric="precomputed", linkage="complete"
+    )
     return np.asarray(model.fit_predict(distance), dtype=np.intp)
 
 
 def _kmeans(vectors: NDArray[np.float64], counts: NDArray[np.intp], k: int) -> NDArray[np.intp]:
-    """The paper's clustering, each distinct answer weighing as often as it was given. One cluster where all points are one."""
+    """The paper's clustering, a distinct answer weighing as often as it was given; no more clusters than points."""
     points = len(np.unique(np.round(vectors, _NOISE), axis=0))
-    if points == 1:
-        return np.zeros(len(vectors), dtype=np.intp)
     model = KMeans(n_clusters=min(k, points), n_init=10, random_state=_SEED)
     return np.asarray(model.fit_predict(vectors, sample_weight=counts.astype(np.float64)), dtype=np.intp)
 
@@ -193,7 +220,7 @@ def _winner(
     if majority:
         return weights, majority[0]
     best = max(weights)
-    tied = [label for label in clusters if best - weights[label] <= 1e-9]
+    tied = [label for label in clusters if best - weights[label] <= _TIE]
     return weights, min(
         tied,
         key=lambda label: (
@@ -205,7 +232,7 @@ def _winner(
 
 
 def _representative(members: NDArray[np.intp], vectors: NDArray[np.float64], kind: str) -> int:
-    """The member with the greatest total cosine to the members (medoid), or to their mean vector (centroid); the first of equals."""
+    """The first member with the greatest total cosine to the members (medoid), or to their mean vector (centroid)."""
     unit = _unit(vectors)
     target = unit.mean(axis=0) if kind == "medoid" else _unit(vectors.mean(axis=0)[None])[0]
     return int(members[int(np.argmax(np.round(unit @ target, _NOISE)))])
