@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -16,3 +18,10 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the folder of shared data is not beside this project")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A test that captures logs configures structlog; the next one must not find records on its standard output."""
+    yield
+    structlog.reset_defaults()
