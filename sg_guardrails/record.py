@@ -12,6 +12,8 @@ from sg_guardrails.core.types import Finding, Outcome, Prompt
 if TYPE_CHECKING:
     import structlog
 
+# Without a handler of its own the standard library prints a library's warnings to standard error.
+logging.getLogger("sg_guardrails").addHandler(logging.NullHandler())
 LEVELS = {"passed": logging.INFO, "skipped": logging.INFO, "error": logging.ERROR}
 
 
