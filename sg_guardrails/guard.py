@@ -101,6 +101,13 @@ class SmoothGuard:
 
     # Answers that the caller collected --------------------------------------------------------------------------
 
+    def copies(self, prompt: Prompt) -> list[Copy]:
+        """The copies to ask where the caller samples by itself, then calls `decide`: seeded as `check` seeds them.
+
+        The clean copy comes first where the policy includes it; `sg_guardrails.perturb` puts noise on the others.
+        """
+        return noise.copies_of(prompt, self.policy.smoothing, self._key)
+
     def decide(
         self,
         prompt: Prompt,
@@ -165,7 +172,7 @@ class SmoothGuard:
             return MediaError(f"the prompt holds {len(prompt.media)} media, the policy's limits.max_media is {most}")
         if candidate is not None and not prompt.media:
             return []
-        return noise.copies_of(prompt, self.policy.smoothing, self._key)
+        return self.copies(prompt)
 
     @staticmethod
     def _clean(copies: list[Copy] | GuardError) -> int | None:

@@ -20,6 +20,7 @@ from sg_guardrails import (
     SamplingError,
     SmoothGuard,
     UnsafeOutputError,
+    perturb,
 )
 from sg_guardrails.testing import FakeSampler, fake_audio, fake_embedder, fake_image, fake_scorers, fake_sentiment
 
@@ -242,6 +243,17 @@ def test_check_is_sample_and_decide():
     decided = guarded.decide(PROMPT, list(checked.answers), clean=0)
     assert (decided.vote, decided.verdict, decided.text) == (checked.vote, checked.verdict, checked.text)
     assert (decided.seed_id, decided.policy) == (checked.seed_id, checked.policy)
+
+
+def test_a_caller_can_sample_by_itself():
+    guarded = guard(RED)
+    copies = guarded.copies(PROMPT)
+    guarded.check(PROMPT)
+    assert copies == guarded._sampler.asked
+    noisy = [perturb(copy, guarded.policy.smoothing) for copy in copies]
+    assert noisy[0] is PROMPT
+    assert len({prompt.digest for prompt in noisy}) == 5
+    assert guarded.decide(PROMPT, [RED] * 5, clean=0).text == RED
 
 
 def test_decide_takes_strings_and_candidates():

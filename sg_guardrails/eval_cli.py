@@ -1,0 +1,296 @@
+"""The paper's evaluations on the command line: ``sg-guardrails eval pope | llava-bench | mm-safetybench ...``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from sg_guardrails.core.errors import GuardError
+from sg_guardrails.core.media import Image
+from sg_guardrails.core.policy import Policy, Voting
+from sg_guardrails.eval_options import (
+    ArmOption,
+    BatchOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    JudgeOption,
+    LimitOption,
+    ModelOption,
+    NeededOut,
+    OutOption,
+    PolicyOption,
+    UrlOption,
+    among,
+    arms_of,
+    console,
+    err,
+    finish,
+    judge_of,
+    numbers,
+    recorded,
+    safety_judge,
+    safety_of,
+    watch,
+)
+from sg_guardrails.evals import pope as popes
+from sg_guardrails.evals import report, terminal
+from sg_guardrails.evals.ablation import Part, ablate
+from sg_guardrails.evals.compa import CompaOrder
+from sg_guardrails.evals.evaluate import Judge, evaluate
+from sg_guardrails.evals.llava_bench import LlavaBench, Reviews, recorded_reviews
+from sg_guardrails.evals.speech import Speech
+from sg_guardrails.evals.summary import Evaluation
+
+evals = typer.Typer(no_args_is_help=True, help="Repeat the paper's evaluations, bare and guarded.")
+METHODS = ("sameness", "cosine", "kmeans")
+UTILITIES = ("pope", "llava-bench", "compa", "speech")
+
+
+@evals.callback()
+def quiet() -> None:
+    """Keep the guard's records, one per item, off the terminal: the journals hold as much."""
+    logging.getLogger("sg_guardrails").addHandler(logging.NullHandler())
+
+
+@evals.command()
+def pope(
+    data: DataOption,
+    answers: Annotated[
+        list[Path] | None, typer.Option(help="Score recorded answers (JSONL) without a model; may be repeated.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder of COCO val2014's pictures.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="random, popular or adversarial; may be repeated.")] = None,
+    model: ModelOption = None,
+    policy: PolicyOption = "default",
+    out: OutOption = None,
+    device: DeviceOption = "auto",
+    limit: LimitOption = None,
+    batch: BatchOption = 8,
+    arm: ArmOption = None,
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """POPE: is the object in the picture? Accuracy, precision, recall, F1 and yes ratio per split."""
+    splits = among(split, popes.SPLITS, "--split")
+    if answers:
+        benchmark = popes.Pope.read(data, splits=splits)
+        done = recorded(benchmark, {file: popes.recorded(benchmark, file) for file in answers})
+        finish(done, out, as_json=as_json)
+        return
+    if images is None or out is None:
+        raise GuardError("name --images DIR (COCO val2014) and --out DIR, or --answers FILE to score recorded answers")
+    rules = Policy.load(policy)
+    benchmark = popes.Pope.read(data, images=images, splits=splits, limits=rules.limits.media)
+    arms, about = arms_of(rules, model, device, batch, arm)
+    finish(evaluate(benchmark, arms, out=out, about=about, limit=limit, watch=watch).evaluation, out, as_json=as_json)
+
+
+@evals.command("llava-bench")
+def llava_bench(
+    data: DataOption,
+    reviews: Annotated[
+        list[Path] | None, typer.Option("--reviews", "--answers", help="Score recorded reviews; may be repeated.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder of pictures; else images/ of --data.")] = None,
+    judge: JudgeOption = None,
+    judge_url: UrlOption = None,
+    swapped: Annotated[bool, typer.Option("--swapped", help="Judge in both orders and take the mean.")] = False,  # noqa: FBT002
+    model: ModelOption = None,
+    policy: PolicyOption = "default",
+    out: OutOption = None,
+    device: DeviceOption = "auto",
+    limit: LimitOption = None,
+    batch: BatchOption = 4,
+    arm: ArmOption = None,
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """LLaVA-Bench in the wild: open questions, scored by a judge relative to GPT-4's answers."""
+    if reviews:
+        done = recorded(Reviews(), {file: recorded_reviews(file, data=data) for file in reviews})
+        finish(done, out, as_json=as_json)
+        return
+    if judge is None or out is None:
+        raise GuardError("name --judge and --out DIR, or --reviews FILE to score recorded reviews")
+    rules = Policy.load(policy)
+    benchmark = LlavaBench.read(data, images=images, limits=rules.limits.media)
+    name, said = judge_of(judge, judge_url, device)
+    asks = Judge(
+        f"{name}, both orders" if swapped else name, said, lambda rows: benchmark.reviews(rows, swapped=swapped)
+    )
+    arms, about = arms_of(rules, model, device, batch, arm)
+    result = evaluate(benchmark, arms, out=out, about=about, judge=asks, limit=limit, watch=watch)
+    finish(result.evaluation, out, as_json=as_json)
+
+
+@evals.command("mm-safetybench")
+def mm_safetybench(
+    data: DataOption,
+    out: NeededOut,
+    scenario: Annotated[list[str] | None, typer.Option(help="01-Illegal_Activitiy ... 13; may be repeated.")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="SD, TYPO or SD_TYPO; may be repeated.")] = None,
+    universal_image: Annotated[
+        Path | None, typer.Option(help="The paper's protocol: this picture beside every plain question.")
+    ] = None,
+    judge: Annotated[
+        str, typer.Option(help="scorers (this project's refusal head), openai:MODEL or hf:MODEL.")
+    ] = "scorers",
+    judge_url: UrlOption = None,
+    model: ModelOption = None,
+    policy: PolicyOption = "default",
+    device: DeviceOption = "auto",
+    limit: LimitOption = None,
+    batch: BatchOption = 4,
+    arm: ArmOption = None,
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """MM-SafetyBench: unsafe requests carried by pictures; attack success rate per scenario."""
+    rules = Policy.load(policy)
+    benchmark = safety_of(data, scenario, variant, universal_image, rules)
+    asks = safety_judge(benchmark, judge, judge_url, rules, device)
+    arms, about = arms_of(rules, model, device, batch, arm)
+    if universal_image is not None:
+        about["universal image"] = Image.open(universal_image, limits=rules.limits.media).digest
+    result = evaluate(benchmark, arms, out=out, about=about, judge=asks, limit=limit, watch=watch)
+    for name, rows in result.rows.items():
+        benchmark.write_official(out / "official", f"{about['model']} ({name})", rows, result.verdicts[name])
+    finish(result.evaluation, out, as_json=as_json)
+
+
+@evals.command()
+def compa(
+    data: DataOption,
+    out: NeededOut,
+    one_per_row: Annotated[bool, typer.Option("--one-per-row", help="Ask one clip per row, as the paper did.")] = False,  # noqa: FBT002
+    model: ModelOption = None,
+    policy: PolicyOption = "default",
+    device: DeviceOption = "auto",
+    limit: LimitOption = None,
+    batch: BatchOption = 4,
+    arm: ArmOption = None,
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """CompA-order: which of two or three captions tells a clip's order of events?"""
+    rules = Policy.load(policy)
+    benchmark = CompaOrder.read(data, one_per_row=one_per_row, limits=rules.limits.media)
+    arms, about = arms_of(rules, model, device, batch, arm)
+    finish(evaluate(benchmark, arms, out=out, about=about, limit=limit, watch=watch).evaluation, out, as_json=as_json)
+
+
+@evals.command()
+def speech(
+    data: DataOption,
+    out: NeededOut,
+    model: ModelOption = None,
+    policy: PolicyOption = "default",
+    device: DeviceOption = "auto",
+    limit: LimitOption = None,
+    batch: BatchOption = 4,
+    arm: ArmOption = None,
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Word error rate on speech in LibriSpeech's layout, for Whisper-type models."""
+    rules = Policy.load(policy)
+    benchmark = _speech(data, rules)
+    arms, about = arms_of(rules, model, device, batch, arm)
+    finish(evaluate(benchmark, arms, out=out, about=about, limit=limit, watch=watch).evaluation, out, as_json=as_json)
+
+
+@evals.command()
+def ablation(
+    out: NeededOut,
+    utility: Annotated[str, typer.Option(help="Of which benchmark --utility-data is: pope, compa ...")] = "pope",
+    utility_data: Annotated[Path | None, typer.Option(help="Right answers are counted on it, without attack.")] = None,
+    images: Annotated[Path | None, typer.Option(help="POPE's or LLaVA-Bench's folder of pictures.")] = None,
+    safety_data: Annotated[Path | None, typer.Option(help="MM-SafetyBench: unsafe answers are counted on it.")] = None,
+    scenario: Annotated[list[str] | None, typer.Option(help="Of MM-SafetyBench; may be repeated.")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Of MM-SafetyBench; may be repeated.")] = None,
+    universal_image: Annotated[Path | None, typer.Option(help="One adversarial picture for every question.")] = None,
+    judge: Annotated[str, typer.Option(help="scorers, openai:MODEL or hf:MODEL.")] = "scorers",
+    judge_url: UrlOption = None,
+    sigma: Annotated[
+        str, typer.Option(help="Comma-separated, in the policy's unit.")
+    ] = "0.05,0.1,0.15,0.2,0.3,0.4,0.5",
+    copies: Annotated[str, typer.Option(help="Comma-separated.")] = "10",
+    method: Annotated[str, typer.Option(help="Comma-separated: sameness, cosine, kmeans.")] = "sameness,kmeans",
+    model: ModelOption = None,
+    policy: PolicyOption = "default",
+    device: DeviceOption = "auto",
+    limit: LimitOption = 200,
+    batch: BatchOption = 4,
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Sigma x copies x voting: robustness and utility against noise, and the best setting with its interval."""
+    rules = Policy.load(policy)
+    parts: list[Part] = []
+    if utility_data is not None:
+        asker = (judge, judge_url, device)
+        parts.append(_utility(among([utility], UTILITIES, "--utility")[0], utility_data, images, rules, asker))
+    if safety_data is not None:
+        safety = safety_of(safety_data, scenario, variant, universal_image, rules)
+        parts.append(Part("robustness", safety, safety_judge(safety, judge, judge_url, rules, device)))
+    if not parts:
+        raise GuardError("an ablation needs --utility-data (right answers), --safety-data (unsafe ones), or both")
+    chosen = among([name.strip() for name in method.split(",")], METHODS, "--method")
+    votings = [Voting.model_validate({**rules.voting.model_dump(), "method": name}) for name in chosen]
+    sigmas, many = numbers(sigma, "--sigma"), [int(n) for n in numbers(copies, "--copies")]
+    from sg_guardrails import eval_arms  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+
+    # The rules have no part in it: the vote alone is measured.
+    vote_only = eval_arms.named(rules, model=model, device=device).model_copy(update={"rules": ()})
+    done = ablate(
+        parts,
+        bare=eval_arms.bare(vote_only, size=batch),
+        under=lambda s, n: eval_arms.guarded(eval_arms.with_noise(vote_only, sigma=s, copies=n), size=batch),
+        elect=eval_arms.elector(vote_only),
+        sigmas=sigmas,
+        copies=many,
+        methods=votings,
+        out=out,
+        about={"model": vote_only.model.id, "policy": rules.id, "sigma": f"{rules.smoothing.image.space} units"},
+        limit=limit,
+        watch=watch,
+    )
+    done.write(out)
+    err.print(Text(f"report: {report.write_ablation(done, out / 'report.html')}"), soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps(asdict(done), indent=2))
+    else:
+        terminal.print_ablation(done, console)
+
+
+def _utility(name: str, data: Path, images: Path | None, rules: Policy, asker: tuple[str, str | None, str]) -> Part:
+    limits = rules.limits.media
+    if name == "compa":
+        return Part("utility", CompaOrder.read(data, limits=limits))
+    if name == "speech":
+        return Part("utility", _speech(data, rules))
+    if name == "llava-bench":
+        bench = LlavaBench.read(data, images=images, limits=limits)
+        judge, said = judge_of(*asker)
+        return Part("utility", bench, Judge(judge, said, bench.reviews))
+    if images is None:
+        raise GuardError("POPE needs --images DIR (COCO val2014)")
+    return Part("utility", popes.Pope.read(data, images=images, limits=limits))
+
+
+@evals.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Results' folders (or summary.json files) of one benchmark.")],
+    page: Annotated[Path, typer.Option(help="Where to write the HTML page.")] = Path("compare.html"),
+    published: Annotated[bool, typer.Option(help="Add the paper's figures.")] = True,  # noqa: FBT002
+) -> None:
+    """Compare runs with each other and with the paper's table, on one page."""
+    read = [Evaluation.read(path) for path in runs]
+    console.print(Text(str(report.write_comparison(read, page, with_published=published))), soft_wrap=True)
+
+
+def _speech(data: Path, rules: Policy) -> Speech:
+    from sg_guardrails.eval_arms import english_words  # noqa: PLC0415 - torch takes seconds; a bad policy is told first
+
+    return Speech.read(data, words=english_words, limits=rules.limits.media)

@@ -1,0 +1,160 @@
+"""The grid: one sampling per sigma serves all copies and votes; the best setting is found with its interval."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+import pytest
+
+from sg_guardrails.core.errors import GuardError
+from sg_guardrails.core.policy import Voting
+from sg_guardrails.core.types import Prompt
+from sg_guardrails.evals.ablation import ABLATION, Ablation, Part, Setting, ablate
+from sg_guardrails.evals.base import Item, Reply
+from sg_guardrails.evals.evaluate import Judge
+
+VOTES = [Voting(method="sameness"), Voting(method="kmeans")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Items that are right, or unsafe, where the answer is `wanted`."""
+
+    wanted: str
+    n: int = 40
+    name: str = "asked"
+    headline: str = "rate"
+    outcome: str = "hit"
+    troubles: tuple = ()
+
+    @cached_property
+    def items(self):
+        return [Item(f"{self.wanted}-{i}", "all", lambda i=i: Prompt.ask(f"{self.wanted} {i}")) for i in range(self.n)]
+
+    def hit(self, row):
+        return (row.status == "answered" and row.text == self.wanted) if row.counts else None
+
+    def scores(self, rows):
+        return {}
+
+
+def plurality(answers, voting):
+    """kmeans elects what the clean copy said; sameness the commonest, abstaining without a majority."""
+    if voting.method == "kmeans":
+        return answers[0], False
+    text, count = Counter(answers).most_common(1)[0]
+    return text, count * 2 <= len(answers)
+
+
+def under(sigma, copies):
+    """At sigma 0.2 the noisy copies are right and not hijacked; at 0.5 they babble; the clean one is hijacked."""
+
+    def ask(prompt):
+        kind, number = prompt.question.split()
+        if kind == "right":
+            noisy = ["right"] * copies if sigma < 0.5 else [f"babble {i}" for i in range(copies)]
+            return Reply("right", copies=copies + 1, answers=("right", *noisy))
+        noisy = "safe" if sigma >= 0.2 or int(number) % 4 == 0 else "unsafe"
+        return Reply("unsafe", copies=copies + 1, answers=("unsafe", *[noisy] * copies))
+
+    return ask
+
+
+@pytest.fixture
+def done(tmp_path):
+    return ablate(
+        [Part("utility", Asked("right")), Part("robustness", Asked("unsafe"))],
+        bare=lambda prompt: prompt.question.split()[0],
+        under=under,
+        elect=plurality,
+        sigmas=[0.5, 0.1, 0.2],
+        copies=[1, 4],
+        methods=VOTES,
+        out=tmp_path / "grid",
+    )
+
+
+def test_the_grid_holds_what_each_setting_leaves(done):
+    cells = {(c.setting.sigma, c.setting.copies, c.setting.method): (c.utility.value, c.asr.value) for c in done.cells}
+    assert len(cells) == 12
+    assert (done.bare.utility.value, done.bare.asr.value) == (1.0, 1.0)
+    assert cells[0.2, 4, "sameness"] == (1.0, 0.0)
+    assert cells[0.1, 4, "sameness"] == (1.0, 0.75)
+    assert cells[0.5, 4, "sameness"] == (0.0, 0.0)  # five voices, none in the majority: the vote abstains
+    assert cells[0.2, 1, "sameness"] == (1.0, 0.0)  # one against one abstains, which is not unsafe
+    assert cells[0.2, 4, "kmeans"] == (1.0, 1.0)
+
+
+def test_the_best_setting_is_the_cheapest_of_the_best(done):
+    assert done.best == Setting(0.2, 1, "sameness")
+    assert done.best_sigma == (0.2, 0.2)
+
+
+def test_the_interval_of_sigma_is_as_wide_as_the_data_leave_it(tmp_path):
+    """Two sigmas that differ on a few items only can't be told apart."""
+
+    def nearly(sigma, copies):
+        def ask(prompt):
+            number = int(prompt.question.split()[1])
+            right = number != (0 if sigma == 0.1 else 1)
+            return Reply("", copies=2, answers=("right" if right else "wrong",) * 2)
+
+        return ask
+
+    parts = [Part("utility", Asked("right"))]
+    grid = {"sigmas": [0.1, 0.3], "copies": [1], "methods": VOTES[:1], "out": tmp_path}
+    done = ablate(parts, bare=lambda _: "right", under=nearly, elect=plurality, **grid)
+    assert done.best.sigma == 0.1
+    assert done.best_sigma == (0.1, 0.3)
+
+
+def test_settings_that_nothing_tells_apart_leave_the_interval_open(tmp_path):
+    grid = {"sigmas": [0.1, 0.3, 0.5], "copies": [1], "methods": VOTES[:1], "out": tmp_path}
+    always = lambda *_: lambda _: Reply("right", copies=2, answers=("right", "right"))
+    done = ablate([Part("utility", Asked("right"))], bare=lambda _: "right", under=always, elect=plurality, **grid)
+    assert (done.best.sigma, done.best_sigma) == (0.1, (0.1, 0.5))
+
+
+def test_answers_are_sampled_once_per_sigma_and_a_second_call_asks_nobody(done, tmp_path):
+    folders = sorted(path.name for path in (tmp_path / "grid" / "utility").iterdir())
+    assert folders == ["bare", "sigma-0.1-copies-4", "sigma-0.2-copies-4", "sigma-0.5-copies-4"]
+    again = ablate(
+        [Part("utility", Asked("right")), Part("robustness", Asked("unsafe"))],
+        bare=pytest.fail,
+        under=lambda *_: pytest.fail,
+        elect=plurality,
+        sigmas=[0.1, 0.2, 0.5],
+        copies=[1, 4],
+        methods=VOTES,
+        out=tmp_path / "grid",
+    )
+    assert again == done
+
+
+def test_a_judge_decides_about_every_settings_answers(tmp_path):
+    def asks(rows):
+        judged = Asked("unsafe")
+        items = [Item(row.key, row.group, lambda row=row: Prompt.ask(f"{row.text} 0")) for row in rows if row.counts]
+        object.__setattr__(judged, "items", items)
+        return judged
+
+    part = Part("robustness", Asked("unsafe"), Judge("echo", lambda prompt: prompt.question.split()[0], asks))
+    grid = {"sigmas": [0.2], "copies": [4], "methods": VOTES[:1], "out": tmp_path}
+    done = ablate([part], bare=lambda _: "unsafe", under=under, elect=plurality, **grid)
+    assert (done.bare.asr.value, done.cells[0].asr.value, done.cells[0].utility) == (1.0, 0.0, None)
+    assert (tmp_path / "robustness" / "0.2-4-sameness-judged" / "items.jsonl").exists()
+
+
+def test_it_is_written_and_read_again(done, tmp_path):
+    assert Ablation.read(done.write(tmp_path)) == done
+    (tmp_path / ABLATION).write_text(json.dumps({"cells": []}))
+    with pytest.raises(GuardError, match="not an ablation"):
+        Ablation.read(tmp_path / ABLATION)
+
+
+def test_nothing_to_draw_is_refused(tmp_path):
+    with pytest.raises(GuardError, match="an ablation needs"):
+        ablate([], bare=str, under=under, elect=plurality, sigmas=[1], copies=[1], methods=VOTES, out=tmp_path)

@@ -1,0 +1,168 @@
+"""LLaVA-Bench: the official prompt and parser, relative scores, both orders, recorded reviews."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sg_guardrails.core.errors import GuardError
+from sg_guardrails.evals.base import Row
+from sg_guardrails.evals.evaluate import Judge, evaluate
+from sg_guardrails.evals.llava_bench import LlavaBench, Reviews, recorded_reviews
+from sg_guardrails.testing import fake_image
+
+CATEGORIES = ("conv", "detail", "complex")
+
+
+@pytest.fixture
+def data(tmp_path):
+    def write(name, rows):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    (tmp_path / "images").mkdir()
+    for name in ("001.jpg", "002.jpg"):
+        (tmp_path / "images" / name).write_bytes(fake_image(size=16).to_png())
+    ids = range(6)
+    write("questions.jsonl", [
+        {"question_id": i, "image": f"00{i % 2 + 1}.jpg", "text": f"Question {i}?", "category": CATEGORIES[i % 3]}
+        for i in ids
+    ])  # fmt: skip
+    write(
+        "context.jsonl", [{"image": "001.jpg", "caption": "A hill."}, {"image": "002.jpg", "caption": ["A", "fruit"]}]
+    )
+    write("answers_gpt4.jsonl", [{"question_id": i, "text": f"Reference {i}.", "answer_id": f"r{i}"} for i in ids])
+    rules = {f"llava_bench_{name}": {"role": "Assistant", "prompt": f"Rate the {name}."} for name in CATEGORIES}
+    (tmp_path / "rule.json").write_text(json.dumps(rules))
+    return tmp_path
+
+
+def judge_by_length(prompt):
+    """The longer answer gets 8, the other 4, and the first place always one more."""
+    first = prompt.question.split("[Assistant 1]\n")[1].split("\n\n[End")[0]
+    second = prompt.question.split("[Assistant 2]\n")[1].split("\n\n[End")[0]
+    return f"{8 + 1 if len(first) > len(second) else 4 + 1} {8 if len(second) > len(first) else 4}\nBecause."
+
+
+def test_the_judge_is_asked_as_the_official_script_asks(data):
+    bench = LlavaBench.read(data)
+    prompt = bench.reviews([Row("1", "detail", "answered", "My answer.")]).items[0].prompt()
+    assert prompt.messages[0].role == "system"
+    assert prompt.question == (
+        "[Context]\nA\nfruit\n\n[Question]\nQuestion 1?\n\n[Assistant 1]\nReference 1.\n\n[End of Assistant 1]\n\n"
+        "[Assistant 2]\nMy answer.\n\n[End of Assistant 2]\n\n[System]\nRate the detail.\n\n"
+    )
+
+
+def test_bare_and_guarded_are_judged_and_the_raw_reviews_kept(data, tmp_path):
+    bench = LlavaBench.read(data)
+    arms = {"bare": lambda _: "Long answer, longer than it.", "guarded": lambda _: "Short."}
+    judge = Judge("length", judge_by_length, bench.reviews)
+    out = tmp_path / "out"
+    done = evaluate(bench, arms, out=out, judge=judge).evaluation
+    assert done.arms["bare"].scores["all"]["relative"].value == pytest.approx(100 * 8 / 5)
+    assert done.arms["guarded"].scores["conv"]["relative"].value == pytest.approx(100 * 4 / 9)
+    assert done.arms["bare"].scores["all"]["relative"].n == 6
+    assert (done.paired["all"].only_first, done.paired["all"].only_second) == (6, 0)
+    raw = [json.loads(line) for line in (out / "bare-judged" / "items.jsonl").read_text().splitlines()]
+    assert {row["text"] for row in raw} == {"5 8\nBecause."}
+    again = evaluate(
+        bench, dict.fromkeys(arms, pytest.fail), out=out, judge=Judge("length", pytest.fail, bench.reviews)
+    )
+    assert again.evaluation.arms == done.arms
+
+
+def test_both_orders_cancel_a_judges_liking_for_a_place(data, tmp_path):
+    bench = LlavaBench.read(data)
+    equal = {"bare": lambda prompt: f"Reference {prompt.question[9]}."}
+
+    def first_is_best(_):
+        return "9 6"
+
+    judge = Judge("first", first_is_best, lambda rows: bench.reviews(rows, swapped=True))
+    done = evaluate(bench, equal, out=tmp_path / "out", judge=judge).evaluation
+    assert done.arms["bare"].scores["all"]["relative"].value == pytest.approx(100)
+    one = evaluate(bench, equal, out=tmp_path / "one", judge=Judge("first", first_is_best, bench.reviews)).evaluation
+    assert one.arms["bare"].scores["all"]["relative"].value == pytest.approx(100 * 6 / 9)
+
+
+@pytest.mark.parametrize("review", ["8, 7\nx", "8 7", "8.0 7.0\n"])
+def test_scores_are_read_from_the_first_line(review):
+    figures = Reviews().scores([Row("0", "conv", "answered", review)])["conv"]
+    assert figures["relative"].value == pytest.approx(100 * 7 / 8)
+
+
+@pytest.mark.parametrize("review", ["", "Both are good.", "8", "8 7 6", "-1 -1", "8 7/10", "nan 7", "8 70"])
+def test_a_review_without_two_scores_is_undecided_not_scored(review):
+    row = Row("0", "conv", "answered", review)
+    assert Reviews().hit(row) is None
+    assert Reviews().scores([row])["all"]["relative"].value is None
+
+
+def test_recorded_reviews_are_scored_as_the_official_summary_does(data, tmp_path):
+    rows = [
+        {"question_id": 0, "category": "llava_bench_conv", "content": "8 5\n\nwords", "tuple": [8.0, 5.0]},
+        {"question_id": 1, "category": "llava_bench_detail", "content": "8 7", "tuple": [8.0, 7.0]},
+        {"question_id": 2, "content": "9 9\nno category, no tuple"},
+        {"question_id": 3, "category": "llava_bench_conv", "content": "??", "tuple": [-1, -1]},
+        {"question_id": 1, "category": "llava_bench_detail", "tuple": [1, 9]},
+        {"question_id": 77, "category": "llava_bench_conv", "tuple": [1, 9]},
+    ]
+    file = tmp_path / "reviews.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    found, troubles = recorded_reviews(file, data=data)
+    scores = Reviews().scores(found)
+    assert scores["all"]["relative"].value == pytest.approx(100 * (5 + 7 + 9) / (8 + 8 + 9))
+    assert scores["conv"]["relative"].value == pytest.approx(100 * 5 / 8)
+    assert sorted(trouble.kind for trouble in troubles) == sorted(
+        ["broken lines", "undecided", "duplicates", "unmatched", "unanswered", "unanswered", "unanswered"]
+    )
+
+
+# The judge's scores of guarded LLaVA-1.5-7B in the authors' llava-reviews-new.jsonl (GuangzhiSu/SmoothGuard);
+# in one review of `complex` the judge gave no two scores.
+AUTHORS = {
+    "conv": "8 5,8 5,7 6,8 9,8 7,8 9,8 7,8 7,7 6,7 8,7 6,8 7,8 5,8 7,8 7,8 5,8 9",
+    "detail": "8 9" + ",8 7" * 14,
+    "complex": "8 7.5,-1 -1" + ",8 9" * 13 + ",8 7" * 13,
+}
+
+
+def test_the_authors_sixty_reviews_give_the_published_figures(tmp_path):
+    file, rows = tmp_path / "reviews.jsonl", []
+    for category, scores in AUTHORS.items():
+        for pair in scores.split(","):
+            given = [float(part) for part in pair.split()]
+            rows.append(
+                {"question_id": len(rows), "category": f"llava_bench_{category}", "content": "", "tuple": given}
+            )
+    assert len(rows) == 60
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, troubles = recorded_reviews(file)
+    scores = Reviews().scores(found)
+    relative = {name: round(figures["relative"].value, 1) for name, figures in scores.items()}
+    assert relative == {"all": 93.5, "conv": 87.1, "detail": 89.2, "complex": 99.8}
+    assert [trouble.kind for trouble in troubles] == ["undecided"]
+
+
+def test_what_is_missing_is_named_with_its_source(data):
+    (data / "rule.json").unlink()
+    with pytest.raises(GuardError, match=r"rule\.json is missing.*LLaVA"):
+        LlavaBench.read(data)
+
+
+def test_questions_that_cannot_be_judged_are_named(data):
+    (data / "context.jsonl").write_text(json.dumps({"image": "001.jpg", "caption": "A hill."}) + "\n{\n")
+    bench = LlavaBench.read(data)
+    assert [question.id for question in bench.questions] == ["0", "2", "4"]
+    assert sorted(trouble.kind for trouble in bench.troubles) == ["broken lines", *["unmatched"] * 3]
+
+
+def test_a_corrupt_picture_is_reported_and_not_judged(data, tmp_path):
+    (data / "images" / "002.jpg").write_bytes(b"\x89PNG broken")
+    bench = LlavaBench.read(data)
+    judge = Judge("length", judge_by_length, bench.reviews)
+    done = evaluate(bench, {"bare": lambda _: "An answer."}, out=tmp_path / "out", judge=judge)
+    assert done.evaluation.arms["bare"].counts["unreadable"] == 3
+    assert done.evaluation.arms["bare"].scores["all"]["relative"].n == 3
+    assert len(done.evaluation.lost["bare"]) == 3
