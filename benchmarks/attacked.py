@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=16, help="pictures in each cell")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--eps", type=int, nargs="+", default=[8, 16], help="budgets in 1/255")
+    parser.add_argument("--attackers", nargs="+", default=["static", "adaptive"], choices=["static", "adaptive"])
     parser.add_argument("--policy", default="builtin")
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
@@ -113,10 +114,9 @@ def main() -> None:
     for family, source in FAMILIES.items():
         cases = list(islice(source(handle), asked.count))
         for eps in asked.eps:
-            for adaptive in (False, True):
+            for kind in asked.attackers:
                 settings = AttackSettings(eps=eps / 255, steps=asked.steps)
-                found = cell(handle, cases, policy, settings, adaptive=adaptive)
-                kind = "adaptive" if adaptive else "static"
+                found = cell(handle, cases, policy, settings, adaptive=kind == "adaptive")
                 rows.append({"attack": family, "eps": eps, "attacker": kind, **found})
                 table.add_row(family, f"{eps}/255", kind, *(f"{found[name]['rate']:.2f}" for name in found))  # type: ignore[index]
                 print(family, eps, kind, {name: round(found[name]["rate"], 3) for name in found}, flush=True)  # type: ignore[index]

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sg_guardrails.core import vote as voting
-from sg_guardrails.core.errors import GuardError, MediaError
+from sg_guardrails.core.errors import GuardError, MediaError, SamplingError, UnsafeOutputError
+from sg_guardrails.core.judge import missing_scorers
 from sg_guardrails.core.media import Audio, Image
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.types import Answer, Outcome, Prompt, Vote, printable
@@ -33,6 +34,7 @@ out = Console()
 err = Console(stderr=True)
 BAD_INPUT, REWRITTEN, BLOCKED, ERROR = 2, 3, 4, 5
 EXIT = {"passed": 0, "flagged": 0, "skipped": 0, "rewritten": REWRITTEN, "blocked": BLOCKED, "error": ERROR}
+SHIPPED_SCORERS = ("refusal", "unsafe_request", "hostility")
 MOST_LINE = 10_000_000
 """Characters in one line of recorded answers."""
 
@@ -58,6 +60,8 @@ def check(
     """
     rules = Policy.load(policy)
     limits = rules.limits.media
+    if len([*(image or ()), *(audio or ())]) > rules.limits.max_media:
+        _fail(f"the policy's limits.max_media is {rules.limits.max_media}")
     media = [Image.open(path, limits=limits) for path in image or ()]
     clips = [Audio.open(path, limits=limits) for path in audio or ()]
     if not prompt.strip() and not clips:
@@ -93,7 +97,8 @@ def vote(
         refusal = text.scorers(embed)["refusal"]
     seen = 0
     for number, answers, clean in _recorded(file):
-        elected = voting.elect(answers, rules.voting, embed=embed, sentiment=text.sentiment, refusal=refusal)
+        with _busy(f"line {number}"):
+            elected = voting.elect(answers, rules.voting, embed=embed, sentiment=text.sentiment, refusal=refusal)
         seen += 1
         if not as_json and out.is_terminal:
             print_vote(answers, elected, out, title=f"line {number}", clean=clean)
@@ -130,6 +135,8 @@ def demo(
 def validate(file: Annotated[str, typer.Argument(help="A policy file, or a shipped name.")]) -> None:
     """Check a policy file; exit 2 with the field that is wrong."""
     rules = Policy.load(file)
+    if unknown := missing_scorers(rules, SHIPPED_SCORERS):
+        err.print(Text(f"note: {', '.join(unknown)}: no shipped scorer; pass it to SmoothGuard(scorers=...)"))
     out.print(Text(f"{rules.name}: valid, {len(rules.rules)} rules, model {rules.model.id}, hash {rules.hash}"))
 
 
@@ -166,6 +173,9 @@ def main() -> NoReturn:
     """Run the command line. Whatever the user can mend is one line on standard error and exit 2."""
     try:
         app()
+    except (SamplingError, UnsafeOutputError) as error:  # under `on_error: raise`
+        err.print(Text(f"sg-guardrails: {printable(str(error))}"), soft_wrap=True)
+        sys.exit(BLOCKED if isinstance(error, UnsafeOutputError) else ERROR)
     except GuardError as error:
         _fail(str(error))
     sys.exit(0)
@@ -173,7 +183,7 @@ def main() -> NoReturn:
 
 def _recorded(file: Path) -> Iterator[tuple[int, list[Answer], int | None]]:
     try:
-        with sys.stdin if str(file) == "-" else file.open(encoding="utf-8") as lines:
+        with sys.stdin if str(file) == "-" else file.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(iter(lambda: lines.readline(MOST_LINE), ""), start=1):
                 if line.strip():
                     yield number, *_line(line, f"{file}:{number}")

@@ -130,7 +130,13 @@ class SmoothGuard:
             raise GuardError("there is nothing to decide: pass answers, a candidate, or both")
         if clean is not None and not 0 <= clean < len(parsed):
             raise GuardError(f"clean is an index among the {len(parsed)} answers, got {clean}")
-        return self._conclude(prompt, parsed, candidate=reviewed, clean=clean, timings={})
+        asked = self._copies(prompt, reviewed)
+        if isinstance(asked, GuardError):
+            return self.refuse(asked, prompt=prompt, candidate=reviewed)
+        if asked and not parsed:
+            return self.refuse(SamplingError("no copy was answered"), prompt=prompt, candidate=reviewed)
+        few = f"{len(parsed)} of {len(asked)} copies were answered" if len(parsed) < len(asked) else None
+        return self._conclude(prompt, parsed, candidate=reviewed, clean=clean, timings={}, degraded=few)
 
     # Edges for integrations -------------------------------------------------------------------------------------
 
@@ -141,9 +147,10 @@ class SmoothGuard:
 
     def refuse(self, error: GuardError, *, prompt: Prompt | None = None, candidate: Answer | None = None) -> Outcome:
         """What the policy makes of `error`: an outcome of status ``error``, or the error raised."""
-        if self.policy.on_error == "raise":
+        observing = self.policy.mode == "observe" and candidate is not None
+        if self.policy.on_error == "raise" and not observing:
             raise error
-        allowed = candidate if self.policy.on_error == "allow" or self.policy.mode == "observe" else None
+        allowed = candidate if self.policy.on_error == "allow" or observing else None
         text = self.policy.texts.error if allowed is None else allowed.text
         return self._finish(prompt or Prompt(()), Outcome(text, "error", allowed, error=error))
 
@@ -213,6 +220,7 @@ class SmoothGuard:
         candidate: Answer | None,
         clean: int | None,
         timings: dict[str, float],
+        degraded: str | None = None,
     ) -> Outcome:
         """Elect, judge, hand on. Whatever fails on the way becomes what ``on_error`` says, never a pass."""
         if isinstance(answers, GuardError):
@@ -227,16 +235,20 @@ class SmoothGuard:
         except (PolicyError, ModelError):
             raise
         except GuardError as error:
-            return self.refuse(error, prompt=prompt, candidate=candidate)
+            return self.refuse(error, prompt=prompt, candidate=candidate or self._observed(answers, clean))
         except Exception as error:  # noqa: BLE001 - a scorer or embedder that breaks has judged nothing
             broken = SamplingError(f"judging the answers failed: {type(error).__name__}")
             broken.__cause__ = error
-            return self.refuse(broken, prompt=prompt, candidate=candidate)
+            return self.refuse(broken, prompt=prompt, candidate=candidate or self._observed(answers, clean))
         timings["total"] = timings.get("sample", 0.0) + timings.get("vote", 0.0) + timings["judge"]
         return self._finish(
             prompt,
-            Outcome(text, status, answer, elected, verdict, answers=tuple(answers), clean=clean, timings=timings),
+            Outcome(text, status, answer, elected, verdict, tuple(answers), clean, timings, degraded=degraded),
         )
+
+    def _observed(self, answers: Sequence[Answer], clean: int | None) -> Answer | None:
+        """The model's own answer, which goes on whatever fails while the policy only observes."""
+        return answers[clean] if self.policy.mode == "observe" and clean is not None else None
 
     def _elect(self, answers: list[Answer], timings: dict[str, float]) -> Vote | None:
         if not answers:
@@ -252,6 +264,8 @@ class SmoothGuard:
         voting, refusal = self.policy.voting, self._scorers["refusal"]
         elected = vote.elect(answers, voting, embed=embed, sentiment=self._sentiment, refusal=refusal)
         timings["vote"] = (time.perf_counter() - began) * 1000
+        if not answers[elected.choice].text.strip() and not answers[elected.choice].tool_calls:
+            raise SamplingError("the model gave no answer to most copies")
         return elected
 
     def _case(
@@ -262,15 +276,20 @@ class SmoothGuard:
         @cache
         def disagrees(kind: Literal["candidate", "clean"]) -> bool:
             other = candidate if kind == "candidate" else cleanly
-            if elected is None or elected.abstained or other is None:
+            if elected is None or other is None:
                 return False
+            if elected.abstained:
+                return kind == "candidate"  # what no majority backs is not verified
             voting, refusal = self.policy.voting, self._scorers["refusal"]
             return vote.contradicts(other, answers[elected.choice], voting, embed=self._embedder, refusal=refusal)
 
-        return judge.Case(prompt.question, answers, elected, candidate, cleanly, disagrees, self._scorers)
+        return judge.Case(prompt.asked, answers, elected, candidate, cleanly, disagrees, self._scorers)
 
     def _finish(self, prompt: Prompt, outcome: Outcome) -> Outcome:
         """Stamp policy and seed on the outcome and record it."""
         done = replace(outcome, policy=self.policy.id, seed_id=noise.seed_id(prompt, self._key))
-        self._emit(done, prompt=prompt, policy=self.policy)
+        try:
+            self._emit(done, prompt=prompt, policy=self.policy)
+        except Exception as error:  # noqa: BLE001 - a record that fails must not turn one verdict into another
+            return replace(done, degraded=f"recording failed: {type(error).__name__}")
         return done

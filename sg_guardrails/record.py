@@ -39,7 +39,9 @@ def event(outcome: Outcome, prompt: Prompt, policy: Policy) -> dict[str, Any]:
         "copies": len(outcome.answers),
         "sigma_image": f"{smoothing.image.sigma:g} {smoothing.image.space}",
         "noise_audio": smoothing.audio.model_dump(exclude_none=True),
-        "answer": None if outcome.answer is None else hashlib.sha256(outcome.answer.text.encode()).hexdigest(),
+        "answer": None
+        if outcome.answer is None
+        else hashlib.sha256(outcome.answer.text.encode("utf-8", "surrogatepass")).hexdigest(),
         "agreement": None if vote is None else round(vote.agreement, 4),
         "clusters": None if vote is None else len(vote.weights),
         "abstained": outcome.abstained,

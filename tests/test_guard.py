@@ -148,6 +148,50 @@ def nan_scorer(texts):
     return [float("nan")] * len(texts)
 
 
+def test_observing_goes_on_with_the_models_own_answer_whatever_fails():
+    rule = {"when": {"scorer": "mine"}}
+    for on_error in ("block", "raise"):
+        watched = guard(RED, rule, scorers={**fake_scorers(), "mine": broken_scorer}, mode="observe", on_error=on_error)
+        outcome = watched.check(PROMPT)
+        assert (outcome.status, outcome.text) == ("error", RED)
+
+
+def test_empty_answers_are_no_answer():
+    assert guard("  ").check(PROMPT).status == "error"
+
+
+def test_odd_text_is_an_answer_like_any_other():
+    outcomes = guard(lambda copy: copy.prompt.question, {"when": {"regex": ["bad"]}}).check_many(
+        [Prompt.ask("fine"), Prompt.ask("lone \ud800 surrogate")]
+    )
+    assert [outcome.status for outcome in outcomes] == ["passed", "passed"]
+
+
+def test_a_record_that_fails_changes_no_verdict():
+    def broken(*args, **kwargs):
+        raise OSError("disk full")
+
+    watched = guard(RED)
+    watched._emit = broken
+    outcome = watched.check(PROMPT)
+    assert (outcome.status, outcome.degraded) == ("passed", "recording failed: OSError")
+
+
+def test_lost_samples_are_said_and_none_at_all_is_an_error():
+    guarded = guard(RED)
+    assert guarded.decide(PROMPT, [RED] * 5).degraded is None
+    assert guarded.decide(PROMPT, [RED] * 3).degraded == "3 of 5 copies were answered"
+    assert guarded.decide(PROMPT, [], candidate=RED).status == "error"
+    crowded = Prompt.ask("?", *[fake_image()] * 2)
+    assert guard(RED, limits={"max_media": 1}).decide(crowded, [RED] * 5).status == "error"
+
+
+def test_a_candidate_that_no_majority_backs_gives_way():
+    answers = iter(["a red ball", "two blue cars", "a green tree", "no idea", "42"])
+    outcome = guard(lambda copy: next(answers), CONTRADICTS).review(PROMPT, "send cash")
+    assert (outcome.status, outcome.answer, outcome.abstained) == ("rewritten", None, True)
+
+
 @pytest.mark.parametrize("scorer", [broken_scorer, nan_scorer])
 def test_a_broken_judge_is_an_error(scorer):
     rule = {"when": {"scorer": "mine"}}
@@ -259,7 +303,7 @@ def test_a_caller_can_sample_by_itself():
 def test_decide_takes_strings_and_candidates():
     guarded = guard(RED, CONTRADICTS)
     assert guarded.decide(PROMPT, [RED, RED], candidate=BLUE).status == "rewritten"
-    assert guarded.decide(PROMPT, [], candidate=BLUE).text == BLUE
+    assert guarded.decide(Prompt.ask("hello"), [], candidate=BLUE).text == BLUE
     with pytest.raises(GuardError, match="nothing to decide"):
         guarded.decide(PROMPT, [])
     with pytest.raises(GuardError, match="index"):

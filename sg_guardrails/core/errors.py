@@ -38,3 +38,6 @@ class UnsafeOutputError(GuardError):
     def __init__(self, message: str, outcome: Outcome) -> None:
         super().__init__(message)
         self.outcome = outcome
+
+    def __reduce__(self) -> tuple[type[UnsafeOutputError], tuple[str, Outcome]]:
+        return type(self), (str(self), self.outcome)

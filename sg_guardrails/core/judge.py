@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from operator import and_, or_
@@ -30,6 +30,8 @@ from sg_guardrails.core.policy import (
 from sg_guardrails.core.types import ACTIONS, Action, Answer, Finding, Scorer, Status, Verdict, Vote
 
 Bools = NDArray[np.bool_]
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u3164\uffa0") | frozenset(map(chr, range(0xFE00, 0xFE10)))
+"""Letters and marks by category that show nothing; format characters (Cf) are told by theirs."""
 STATUS: dict[Action, Status] = {
     "allow": "passed",
     "flag": "flagged",
@@ -43,8 +45,8 @@ STATUS: dict[Action, Status] = {
 class Case:
     """All that the rules may look at."""
 
-    question: str
-    """The user's text."""
+    asked: Sequence[str] = ()
+    """The text of each user turn."""
     answers: Sequence[Answer] = ()
     vote: Vote | None = None
     """Over `answers`; None where nothing was sampled."""
@@ -63,7 +65,7 @@ def judge(policy: Policy, case: Case) -> Verdict:
     Raises:
         PolicyError: If a rule names a scorer that `case` does not hold.
     """
-    findings = tuple(finding for rule in policy.rules if (finding := _find(rule, policy, case)) is not None)
+    findings = tuple(finding for rule in policy.rules for finding in _findings(rule, policy, case))
     acting = [finding.action for finding in findings if not finding.observed]
     watching = [finding.action for finding in findings if finding.observed]
     action: Action = max(acting, key=ACTIONS.index, default="allow")
@@ -74,18 +76,45 @@ def judge(policy: Policy, case: Case) -> Verdict:
 
 def hand_on(policy: Policy, verdict: Verdict, case: Case) -> tuple[Status, Answer | None, str]:
     """What the verdict makes of the case: the status, the answer handed on (None: the policy's text), and the text."""
-    elected = None if case.vote is None else case.answers[case.vote.choice]
+    elected = _spokesman(policy, case)
     unchanged = case.candidate or elected
     if policy.mode == "observe" and case.candidate is None and case.clean is not None:
         unchanged = case.clean  # observing changes nothing: the model's own answer goes on
     if verdict.action in ("allow", "flag"):
         if unchanged is None:
-            raise GuardError("there is nothing to hand on: neither answers nor a candidate")
+            raise GuardError("there is nothing to hand on: no answer of the majority passes every rule")
         return STATUS[verdict.action], unchanged, unchanged.text
     if verdict.action == "rewrite" and elected is not None and _representable(policy, verdict, case.vote):
         return "rewritten", elected, elected.text
     deciding = next(item for item in verdict.findings if item.action == verdict.action and not item.observed)
     return STATUS[verdict.action], None, _text(policy, deciding, case.vote)
+
+
+def _spokesman(policy: Policy, case: Case) -> Answer | None:
+    """The representative, or where it breaks an acting rule itself the first member of its cluster that breaks none.
+
+    A cluster passes by the share of its members; what goes out is one text, and that one must be sound.
+    """
+    if case.vote is None:
+        return None
+    order = dict.fromkeys((case.vote.choice, *case.vote.members))
+    texts = {index: judged_text(case.answers[index]) for index in order}
+    acting = [
+        rule
+        for rule in policy.rules
+        if "observe" not in (policy.mode, rule.mode)
+        and rule.where in ("answer", "winner", "any")
+        and rule.action not in ("allow", "flag")
+        and any(isinstance(part, Words | Regex | Scored) and not _of_user(part) for part in _parts(rule.when))
+    ]
+    for index, text in texts.items():
+        if not any(_matches(rule.when, [text], case)[0] for rule in acting):
+            return case.answers[index]
+    return None
+
+
+def _of_user(part: Condition) -> bool:
+    return isinstance(part, Scored) and part.of == "user"
 
 
 def _representable(policy: Policy, verdict: Verdict, vote: Vote | None) -> bool:
@@ -105,40 +134,42 @@ def _text(policy: Policy, deciding: Finding, vote: Vote | None) -> str:
     return texts.abstained if vote is not None and vote.abstained else texts.rewritten
 
 
-def missing_scorers(policy: Policy, known: Mapping[str, Scorer]) -> list[str]:
+def missing_scorers(policy: Policy, known: Iterable[str]) -> list[str]:
     """The scorers that the policy's rules name and `known` lacks, sorted."""
     named = {part.scorer for rule in policy.rules for part in _parts(rule.when) if isinstance(part, Scored)}
-    return sorted(named - known.keys())
+    return sorted(named - set(known))
 
 
 def judged_text(answer: Answer) -> str:
-    """What the rules read of an answer: its text and each of its tool calls, invisible characters taken out."""
+    """What the rules read of an answer: its text and each of its tool calls, as `readable` makes them."""
     return readable("\n".join((answer.text, *(call.canonical for call in answer.tool_calls))))
 
 
 def readable(text: str) -> str:
-    """NFKC without format characters: fullwidth letters and zero-width joints must not hide a word."""
-    folded = unicodedata.normalize("NFKC", text)
-    return "".join(char for char in folded if unicodedata.category(char) != "Cf")
+    """The text as a reader sees it: NFKC, no invisible characters, single spaces.
+
+    Letters of other alphabets that look like Latin ones stay what they are.
+    """
+    whole = unicodedata.normalize("NFKC", text.encode("utf-8", "replace").decode("utf-8"))
+    plain = "".join(char for char in whole if unicodedata.category(char) != "Cf" and char not in _INVISIBLE)
+    return " ".join(plain.split())
 
 
-def _find(rule: Rule, policy: Policy, case: Case) -> Finding | None:
-    best: tuple[float, str] | None = None
+def _findings(rule: Rule, policy: Policy, case: Case) -> Iterator[Finding]:
+    """One finding for each place where the rule matches: who is at fault decides what may stand in."""
+    observed = "observe" in (policy.mode, rule.mode)
     for place, texts in _places(rule, case):
         matched = _matches(rule.when, texts, case)
         share = float(matched.mean())
-        if matched.any() and share >= rule.share and (best is None or share > best[0]):
-            best = (share, place)
-    if best is None:
-        return None
-    observed = "observe" in (policy.mode, rule.mode)
-    return Finding(rule.id, rule.category, rule.severity, rule.action, best[0], where=best[1], observed=observed)
+        if matched.any() and share >= rule.share:
+            yield Finding(rule.id, rule.category, rule.severity, rule.action, share, where=place, observed=observed)
 
 
 def _places(rule: Rule, case: Case) -> Iterator[tuple[str, list[str]]]:
     """Each group of texts that the rule looks at, none of them empty."""
     if rule.where == "user":
-        yield "user", [readable(case.question)]
+        if case.asked:
+            yield "user", [readable(text) for text in case.asked]
         return
     if rule.where == "any" and case.answers:
         yield "any", [judged_text(answer) for answer in case.answers]
@@ -152,11 +183,12 @@ def _matches(when: Condition, texts: list[str], case: Case) -> Bools:
     """``(len(texts),)``: which texts the condition holds for. Conditions on the whole case hold for all or none."""
     match when:
         case Words():
-            return np.array([bool(_words(when.words).search(" ".join(text.split()))) for text in texts])
+            return np.array([bool(_words(when.words).search(_bare(text))) for text in texts])
         case Regex():
             return np.array([any(_pattern(pattern).search(text) for pattern in when.regex) for text in texts])
         case Scored(of="user"):
-            return np.full(len(texts), bool(_score(when, [readable(case.question)], case)[0]))
+            asked = [readable(text) for text in case.asked]
+            return np.full(len(texts), bool(asked) and bool(_score(when, asked, case).any()))
         case Scored():
             return _score(when, texts, case)
         case AgreementBelow():
@@ -190,16 +222,21 @@ def _parts(when: Condition) -> Iterator[Condition]:
         yield from _parts(part)
 
 
+def _bare(text: str) -> str:
+    """Casefolded and without accents, on both sides of a comparison: one added to a letter must not hide a word."""
+    return "".join(char for char in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(char))
+
+
 @lru_cache(maxsize=512)
 def _words(words: tuple[str, ...]) -> re2._Regexp:
-    """One pattern for all words, whole words only where they begin or end with a letter or digit."""
+    """One pattern for all words: whole words only, where they begin or end with an ASCII letter or digit."""
     parts = []
     for word in words:
-        plain = " ".join(readable(word).split())
-        left = r"\b" if plain[:1].isalnum() and plain[:1].isascii() else ""
-        right = r"\b" if plain[-1:].isalnum() and plain[-1:].isascii() else ""
+        plain = _bare(readable(word))
+        left = r"(?:^|[^\pL\pN])" if plain[:1].isalnum() and plain[:1].isascii() else ""
+        right = r"(?:$|[^\pL\pN])" if plain[-1:].isalnum() and plain[-1:].isascii() else ""
         parts.append(left + re2.escape(plain) + right)
-    return re2.compile("(?i)(?:" + "|".join(parts) + ")")
+    return re2.compile("(?:" + "|".join(parts) + ")")
 
 
 @lru_cache(maxsize=2048)

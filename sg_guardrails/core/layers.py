@@ -79,6 +79,8 @@ def _read(path: Path) -> dict[str, Any]:
             raw = file.read(MOST_BYTES + 1)
         if len(raw) > MOST_BYTES:
             raise PolicyError(f"{path}: larger than {MOST_BYTES:,} bytes")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(raw, Loader=yaml.SafeLoader)):
+            raise PolicyError(f"{path}: aliases are not allowed: a few lines of them can stand for gigabytes")
         data = yaml.load(raw, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader that also refuses doubled keys
     except OSError as error:
         raise PolicyError(f"{path}: cannot be read: {error.strerror or type(error).__name__}") from error

@@ -6,7 +6,6 @@ import base64
 import binascii
 import hashlib
 import io
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,13 +79,9 @@ class Image:
         """
         _bound("image", len(data), limits.max_bytes, "bytes")
         try:
-            # A decompression bomb is refused by our own bound below, on the header; Pillow's warning adds nothing.
-            with warnings.catch_warnings(), pillow.open(io.BytesIO(data), formats=IMAGE_FORMATS) as picture:
-                warnings.simplefilter("ignore", pillow.DecompressionBombWarning)
+            with pillow.open(io.BytesIO(data), formats=IMAGE_FORMATS) as picture:
                 _bound("image", picture.width * picture.height, limits.max_pixels, "pixels")
-                upright = ImageOps.exif_transpose(picture)
-                rgba = upright.convert("RGBA")
-                flat = pillow.alpha_composite(pillow.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
+                flat = _flat(ImageOps.exif_transpose(picture))
         except MediaError:
             raise
         except pillow.DecompressionBombError as error:
@@ -130,7 +125,7 @@ class Audio:
             raise MediaError(f"a clip is a (T,) array of mono samples, got shape {wave.shape}")
         if not np.isfinite(wave).all():
             raise MediaError("a clip's samples are finite numbers")
-        if not 1_000 <= self.rate <= 384_000:
+        if not isinstance(self.rate, int) or not 1_000 <= self.rate <= 384_000:
             raise MediaError(f"a clip's rate lies between 1,000 and 384,000 Hz, got {self.rate}")
         wave = np.clip(wave, -1, 1)
         wave.flags.writeable = False
@@ -171,7 +166,7 @@ class Audio:
             raise MediaError("not a readable WAV or FLAC clip") from error
         if wave.shape[0] == 0:
             raise MediaError("the clip holds no samples")
-        return cls(wave.mean(axis=1), rate)
+        return cls(_mono(wave), rate)
 
     @classmethod
     def from_data_uri(cls, uri: str, *, limits: MediaLimits = DEFAULT_LIMITS) -> Audio:
@@ -186,6 +181,26 @@ class Audio:
 
 
 Media = Image | Audio
+
+
+def _flat(picture: pillow.Image) -> pillow.Image:
+    """8-bit RGB: transparency laid on white, 16-bit greys scaled (Pillow's own conversion would clip them to white)."""
+    if picture.mode.startswith("I"):
+        grey = np.asarray(picture, dtype=np.float64) / 257
+        picture = pillow.fromarray(np.rint(np.clip(grey, 0, 255)).astype(np.uint8), "L")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    rgba = picture.convert("RGBA")
+    return pillow.alpha_composite(pillow.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
+
+
+def _mono(wave: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``(T, C)`` to ``(T,)``, averaged. Raises MediaError where the channels cancel each other."""
+    mixed: NDArray[np.float32] = wave.mean(axis=1)
+    loudest = float(np.sqrt(np.square(wave, dtype=np.float64).mean(axis=0)).max())
+    if float(np.sqrt(np.square(mixed, dtype=np.float64).mean())) < 0.05 * loudest:
+        raise MediaError("the clip's channels cancel each other: pass one channel")
+    return mixed
 
 
 def decode(data: bytes, *, limits: MediaLimits = DEFAULT_LIMITS) -> Media:
@@ -212,7 +227,7 @@ def data_uri_bytes(uri: str, *, limits: MediaLimits = DEFAULT_LIMITS) -> bytes:
     if not comma:
         raise MediaError("a data: URI has a comma before its payload")
     if not header.lower().endswith(";base64"):
-        return unquote_to_bytes(payload)
+        return unquote_to_bytes(payload.encode("utf-8", "replace"))
     return base64_bytes(payload, limits=limits)
 
 
@@ -223,7 +238,9 @@ def base64_bytes(text: str, *, limits: MediaLimits = DEFAULT_LIMITS) -> bytes:
         MediaError: If the text is not base64 or too large.
     """
     _bound("base64 text", len(text), limits.max_bytes * 3 + 1_000, "characters")
-    compact = "".join(unquote_to_bytes(text).decode("ascii", "replace").split()).translate(str.maketrans("-_", "+/"))
+    compact = "".join(unquote_to_bytes(text.encode("utf-8", "replace")).decode("ascii", "replace").split()).translate(
+        str.maketrans("-_", "+/")
+    )
     try:
         return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -238,7 +255,7 @@ def _read(path: str | Path, limits: MediaLimits) -> bytes:
             data = file.read(limits.max_bytes + 1)
     except OSError as error:
         raise MediaError(f"cannot read {path}: {error.strerror or type(error).__name__}") from error
-    except ValueError as error:  # an embedded NUL
+    except (ValueError, TypeError) as error:  # an embedded NUL, or no path at all
         raise MediaError(f"not a path: {error}") from error
     _bound("file", len(data), limits.max_bytes, "bytes")
     return data

@@ -19,6 +19,10 @@ from sg_guardrails.core.policy import AudioNoise, ImageNoise, Smoothing
 from sg_guardrails.core.types import Copy, Message, Part, Prompt
 
 KEY_VARIABLE = "SG_GUARDRAILS_KEY"
+STRETCH = 320
+"""Samples of one stretch whose level is taken."""
+QUIETEST = 1e-4
+"""Least sigma on samples: eleven copies of silence that are all alike would be a vote of one."""
 USUAL_STD = 0.27
 """Mean of the usual per-channel std of image processors (CLIP, SigLIP 0.5, ImageNet 0.23): turns the paper's model
 unit into pixels where no processor is at hand. 0.1 there is about 0.027 in pixel units."""
@@ -52,7 +56,7 @@ def process_key() -> Key:
         GuardError: If the variable is set to fewer than 16 bytes.
     """
     given = os.environ.get(KEY_VARIABLE)
-    return Key(given.encode()) if given else _random_key()
+    return Key(os.fsencode(given)) if given else _random_key()
 
 
 @cache
@@ -120,11 +124,18 @@ def noisy_audio(audio: Audio, noise: AudioNoise, rng: np.random.Generator) -> Au
 
 
 def audio_sigma(wave: NDArray[np.float32], noise: AudioNoise) -> float:
-    """Sigma for samples in [-1, 1]: the policy's own, or rms(wave) * 10^(-snr_db / 20)."""
+    """Sigma for samples in [-1, 1]: the policy's own, or level * 10^(-snr_db / 20).
+
+    The level is the root mean square of the clip's active part (stretches of 320 samples, 20 ms at 16 kHz, within
+    20 dB of the loudest), so that silence added to a clip can't dilute its noise; a silent clip gets `QUIETEST`.
+    """
     if noise.sigma is not None:
         return noise.sigma
     assert noise.snr_db is not None  # noqa: S101 - the policy holds exactly one of the two
-    return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))) * 10 ** (-noise.snr_db / 20))
+    stretches = np.array_split(np.square(wave, dtype=np.float64), max(1, wave.size // STRETCH))
+    powers = np.array([part.mean() for part in stretches])
+    level = float(np.sqrt(powers[powers >= powers.max() * 0.01].mean()))
+    return max(level * 10 ** (-noise.snr_db / 20), QUIETEST)
 
 
 def seed_id(prompt: Prompt, key: Key) -> str:

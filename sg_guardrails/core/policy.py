@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import re2
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sg_guardrails.core import layers
 from sg_guardrails.core.errors import PolicyError
@@ -107,7 +117,7 @@ class Voting(_Section):
 class Words(_Section):
     """True where one of the words or phrases occurs (case and spacing do not count; whole words)."""
 
-    words: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    words: tuple[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], ...] = Field(min_length=1)
 
 
 class Regex(_Section):
@@ -133,7 +143,8 @@ class Scored(_Section):
 
     scorer: str
     """``refusal``, ``unsafe_request``, ``hostility``, or one passed to the guard by this name."""
-    above: float = 0.5
+    above: float = Field(0.5, ge=-1, le=1, allow_inf_nan=False)
+    """The least score, in the scorer's own range."""
     of: Literal["answer", "user"] = "answer"
     """Whose text is scored."""
 
@@ -307,8 +318,10 @@ class Policy(_Section):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, item['loc'])) or 'policy'}: {item['msg']}" for item in error.errors()]
-            raise PolicyError(f"{where}: " + "; ".join(lines)) from None
+            lines = [f"{'.'.join(map(str, item['loc'][:8])) or 'policy'}: {item['msg']}" for item in error.errors()]
+            raise PolicyError(f"{where}: " + "; ".join(lines[:20])) from None
+        except RecursionError:
+            raise PolicyError(f"{where}: conditions are nested too deeply") from None
 
     @property
     def hash(self) -> str:

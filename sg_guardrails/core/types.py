@@ -61,10 +61,16 @@ class Prompt:
         """sha256 over roles, texts and media digests, hex: the seed's and the record's name for this request."""
         state = hashlib.sha256()
         for turn in self.messages:
-            for part in (turn.role, *turn.parts, "\x1e"):
-                label = f"t{part}" if isinstance(part, str) else f"m{part.digest}"
+            # Each label is hashed to a fixed length, so that no part's text can pass for another part or turn.
+            labels = [f"t{part}" if isinstance(part, str) else f"m{part.digest}" for part in turn.parts]
+            for label in (f"r{turn.role}{len(labels)}", *labels):
                 state.update(hashlib.sha256(label.encode("utf-8", "surrogatepass")).digest())
         return state.hexdigest()
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The text of each user turn: a request may be made in one and only nodded to in the last."""
+        return tuple(turn.text for turn in self.messages if turn.role == "user")
 
     @property
     def question(self) -> str:
@@ -112,7 +118,7 @@ class Answer:
             return value
         if isinstance(value, str):
             return cls(value)
-        if not isinstance(value, Mapping) or not value.keys() <= {"text", "tool_calls"}:
+        if not isinstance(value, Mapping) or not value or not value.keys() <= {"text", "tool_calls"}:
             raise GuardError('an answer is a string or {"text": ..., "tool_calls": [...]}')
         text, calls = value.get("text") or "", value.get("tool_calls") or ()
         if not isinstance(text, str) or isinstance(calls, str | Mapping) or not isinstance(calls, Sequence):
@@ -205,7 +211,7 @@ class Outcome:
     clean: int | None = None
     """Index of the answer to the unperturbed prompt among `answers`, where there is one."""
     timings: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds by stage: sample, embed, vote, judge, total."""
+    """Milliseconds by stage: sample (of the whole batch that the request was in), embed, vote, judge, total."""
     policy: str = ""
     """Name and content hash of the policy that decided, ``name@hash``."""
     seed_id: str = ""

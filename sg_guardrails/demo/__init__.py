@@ -17,7 +17,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from sg_guardrails.core.errors import ModelError
+from sg_guardrails.core.errors import GuardError, ModelError
 from sg_guardrails.core.media import Audio, Image
 from sg_guardrails.core.noise import copies_of, process_key
 from sg_guardrails.core.policy import Policy
@@ -65,8 +65,14 @@ def run(console: Console, *, page: Path, audio: bool = True, speech_model: str =
     """Show every scene on `console` and write `page`, one HTML file that needs no other.
 
     Raises:
+        GuardError: If `page` cannot be written.
         ModelError: If the built-in model or the sentence embedder is not installed.
     """
+    try:
+        page.touch()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise GuardError(f"cannot write {page}: {reason}; name another with --page") from error
     guard = local_guard("builtin")
     with console.status("loading the built-in model and the sentence embedder"):
         guard.warm_up()
@@ -107,6 +113,10 @@ def print_scene(scene: Scene, outcome: Outcome, console: Console) -> None:
     if vote is None:
         console.print(Panel(Text(printable(outcome.text)), title=outcome.status, title_align="left"))
         return
+    if outcome.clean is not None:
+        bare = printable(outcome.answers[outcome.clean].text)
+        differs = vote.labels[outcome.clean] != vote.winner
+        console.print(Text.assemble(("bare      ", "dim"), (bare, "red" if differs else "green")))
     table = Table(show_edge=False, pad_edge=False, header_style="dim")
     for column in ("copy", "cluster", "answer"):
         table.add_column(column, overflow="fold")

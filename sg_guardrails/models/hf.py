@@ -58,7 +58,7 @@ class HFSampler:
             ModelError: If the model can't be loaded, or can't take noise or this conversation.
             SamplingError: If the model fails while it runs.
         """
-        handle = self.warm_up()
+        handle = self.warm_up()  # what fails here is set-up; below, a ModelError is about one request
         prompts = {copy.prompt.digest: copy.prompt for copy in copies}
         for prompt in prompts.values():
             refuse_other_media(handle, prompt)
@@ -67,6 +67,8 @@ class HFSampler:
                 encoded = {digest: encode(handle, prompt) for digest, prompt in prompts.items()}
                 jobs = [_Job(index, copy, encoded[copy.prompt.digest]) for index, copy in enumerate(copies)]
                 said = {job.index: text for batch in _alike(jobs) for job, text in self._ask(handle, batch, smoothing)}
+        except ModelError as error:
+            raise SamplingError(f"{handle.id}: {error}") from error
         except GuardError:
             raise
         except Exception as error:  # any of torch's, transformers' or a processor's errors; none of them is a pass

@@ -14,6 +14,7 @@ from scipy.signal import resample_poly
 
 from sg_guardrails.core.errors import MediaError
 from sg_guardrails.core.media import Audio
+from sg_guardrails.core.noise import audio_sigma
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,15 +60,8 @@ def resample(clip: Audio, rate: int) -> Wave:
 
 
 def noisy(wave: Wave, noise: AudioNoise, draw: Draw) -> Wave:
-    """The waveform plus Gaussian noise, not clipped (as for pictures: the certificate is about the pure sum).
-
-    With ``snr_db`` the deviation is rms(wave) * 10 ** (-snr_db / 20). Silence has no power for a ratio to refer to:
-    it stays silence, and so every copy of it is the clean one.
-    """
-    sigma = noise.sigma
-    if sigma is None:
-        rms = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
-        sigma = rms * 10 ** (-(noise.snr_db or 0.0) / 20)
+    """The waveform plus Gaussian noise, not clipped (as for pictures: the certificate is about the pure sum)."""
+    sigma = audio_sigma(wave, noise)
     return np.asarray(wave + sigma * draw(wave.shape).cpu().numpy(), dtype=np.float32)
 
 

@@ -27,6 +27,8 @@ _WINDOW_OVERLAP = 32
 """Tokens that neighbouring windows of a long text share, so that a phrase at a border is seen whole once."""
 
 _handles = threading.Lock()
+SAFE = {"use_safetensors": True}
+"""A pickled checkpoint is code; none is read."""
 
 
 class SentenceEmbedder:
@@ -86,7 +88,9 @@ def _as_checkpoint(section: EmbedderSection, device: torch.device) -> Callable[[
     model = load_checkpoint(
         section.id,
         "embedder",
-        lambda source, local: SentenceTransformer(source, device=str(device), local_files_only=local),
+        lambda source, local: SentenceTransformer(
+            source, device=str(device), local_files_only=local, model_kwargs=SAFE
+        ),
     )
     if section.max_length is not None:
         model.max_seq_length = min(section.max_length, model.max_seq_length or section.max_length)
@@ -109,7 +113,7 @@ def _mean_all(section: EmbedderSection, device: torch.device) -> Callable[[list[
         "embedder",
         lambda source, local: (
             AutoTokenizer.from_pretrained(source, local_files_only=local),
-            AutoModel.from_pretrained(source, local_files_only=local),
+            AutoModel.from_pretrained(source, local_files_only=local, **SAFE),
         ),
     )
     model = model.to(device).eval()
@@ -229,7 +233,7 @@ def _classify(model_id: str, label: str | None, device: torch.device) -> Callabl
         "classifier",
         lambda source, local: (
             AutoTokenizer.from_pretrained(source, local_files_only=local),
-            AutoModelForSequenceClassification.from_pretrained(source, local_files_only=local),
+            AutoModelForSequenceClassification.from_pretrained(source, local_files_only=local, **SAFE),
         ),
     )
     model = model.to(device).eval()

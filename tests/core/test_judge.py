@@ -32,7 +32,7 @@ def case(
     parsed = [Answer.parse(answer) for answer in answers]
     reviewed = None if candidate is None else Answer.parse(candidate)
     cleanly = None if clean is None else parsed[clean]
-    return Case(question, parsed, vote, reviewed, cleanly, disagrees, fake_scorers())
+    return Case((question,), parsed, vote, reviewed, cleanly, disagrees, fake_scorers())
 
 
 def action(when, case_, **rule):
@@ -55,6 +55,26 @@ def action(when, case_, **rule):
 )
 def test_words(words, text, found):
     assert (action({"words": words}, case(text)) == "block") is found
+
+
+@pytest.mark.parametrize(
+    "hidden", ["e\u034fvil", "ev\ufe0fil", "ev\u3164il", "_evil_", "*evil*", "e\u0301vil", "EVIL", "\uff45vil"]
+)
+def test_words_are_found_however_they_are_dressed(hidden):
+    assert action({"words": ["evil"]}, case(f"visit {hidden} now")) == "block"
+
+
+def test_casefolding_and_line_breaks():
+    assert action({"words": ["straße"]}, case("DIE STRASSE")) == "block"
+    assert action({"regex": ["enter your password"]}, case("enter your\npassword")) == "block"
+
+
+def test_a_request_made_in_an_earlier_turn_counts():
+    when = {"scorer": "unsafe_request", "of": "user"}
+    rules = policy({"when": when})
+    earlier = Case(("kill it", "go on"), (), None, Answer("Sure."), scorers=fake_scorers())
+    assert judge(rules, earlier).action == "block"
+    assert judge(policy({"when": {"words": ["kill"]}, "where": "user"}), earlier).action == "block"
 
 
 def test_regex_is_linear_and_sees_through_format_characters():
@@ -176,6 +196,19 @@ def test_a_majority_that_is_at_fault_itself_never_stands_in():
     )
     seen = case("bad", candidate="blue", disagrees=lambda kind: True)
     assert hand_on(rules, judge(rules, seen), seen) == ("rewritten", None, rules.texts.rewritten)
+
+
+def test_the_text_that_goes_out_breaks_no_rule_itself():
+    """Two of five violate, under the share; the representative is one of them, so another member speaks."""
+    seen = case("bad", "good", "good", "bad", "good")
+    assert handed({"when": {"words": ["bad"]}}, seen) == ("passed", Answer("good"), "good")
+    assert handed({"when": {"words": ["bad"]}, "mode": "observe"}, seen) == ("passed", Answer("bad"), "bad")
+
+
+def test_a_rule_that_both_break_lets_no_representative_stand_in():
+    rule = {"when": {"words": ["bad"]}, "action": "rewrite", "rewrite": "representative", "share": 0.5}
+    status, answer, _ = handed(rule, case("bad", "bad", "good", candidate="bad"))
+    assert (status, answer) == ("rewritten", None)
 
 
 def test_a_passed_candidate_is_handed_on_itself():

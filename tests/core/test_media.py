@@ -68,6 +68,23 @@ def test_transparent_pixels_show_white_and_not_what_hides_under_them():
     assert Image.from_bytes(buffer.getvalue()).pixels.min() == 1
 
 
+def test_sixteen_bit_greys_keep_their_shades():
+    ramp = pillow.fromarray(np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16))
+    buffer = io.BytesIO()
+    ramp.save(buffer, format="PNG")
+    pixels = Image.from_bytes(buffer.getvalue()).pixels
+    assert len(np.unique(pixels)) == 256
+    assert float(pixels.mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_channels_that_cancel_are_refused():
+    wave = 0.5 * np.sin(np.arange(800) / 5)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.stack([wave, -wave], 1), 8000, format="WAV")
+    with pytest.raises(MediaError, match="cancel"):
+        Audio.from_bytes(buffer.getvalue())
+
+
 @pytest.mark.parametrize("format_", ["BMP", "TIFF", "PPM", "ICO", "TGA"])
 def test_other_formats_are_refused(format_):
     with pytest.raises(MediaError, match="not a PNG"):
@@ -188,6 +205,7 @@ def test_nothing_but_data_uris_is_read(uri):
         "data:image/png;base64,AAAA",
         "no/such/file.png",
         "a\0b",
+        None,
     ],
 )
 def test_open_refuses_urls_and_missing_files(path):

@@ -38,6 +38,11 @@ def test_seeds_follow_from_key_and_request_alone():
     assert all(0 <= seed < 2**63 for seed in seeds[1:])
 
 
+def test_a_key_may_be_any_bytes(monkeypatch):
+    monkeypatch.setattr(noise.os, "environ", {noise.KEY_VARIABLE: b"\xff".decode("utf-8", "surrogateescape") * 16})
+    assert noise.process_key() == Key(b"\xff" * 16)
+
+
 def test_the_key_comes_from_the_environment_else_is_random(monkeypatch):
     monkeypatch.setenv(noise.KEY_VARIABLE, "x" * 16)
     assert noise.process_key() == Key(b"x" * 16)
@@ -104,11 +109,18 @@ def test_large_pictures_are_fitted_before_the_noise():
 def test_audio_sigma_gives_the_asked_signal_to_noise_ratio(snr):
     wave = fake_audio(seconds=0.1).wave
     sigma = noise.audio_sigma(wave, AudioNoise(snr_db=snr))
-    assert 20 * np.log10(np.sqrt(np.mean(wave**2)) / sigma) == pytest.approx(snr, abs=1e-3)
+    assert 20 * np.log10(np.sqrt(np.mean(wave**2)) / sigma) == pytest.approx(snr, abs=0.1)
+
+
+def test_silence_around_a_clip_does_not_dilute_its_noise():
+    wave = fake_audio(seconds=1).wave
+    padded = np.concatenate([np.zeros(160_000, np.float32), wave, np.zeros(160_000, np.float32)])
+    alone = noise.audio_sigma(wave, AudioNoise(snr_db=20))
+    assert noise.audio_sigma(padded, AudioNoise(snr_db=20)) == pytest.approx(alone, rel=0.02)
 
 
 def test_audio_sigma_and_silence():
-    assert noise.audio_sigma(np.zeros(10, np.float32), AudioNoise(snr_db=20)) == 0
+    assert noise.audio_sigma(np.zeros(10, np.float32), AudioNoise(snr_db=20)) == noise.QUIETEST
     assert noise.audio_sigma(np.zeros(10, np.float32), AudioNoise(sigma=0.02)) == 0.02
     quiet = noise.noisy_audio(Audio(np.zeros(16_000), 16_000), AudioNoise(sigma=0.02), np.random.default_rng(0))
     assert float(quiet.wave.std()) == pytest.approx(0.02, rel=0.03)

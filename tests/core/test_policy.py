@@ -62,6 +62,9 @@ def test_all_shipped_files_are_covered():
         ({"name": "x", "rules": [{"id": "a", "when": {"regex": [r"(a)\\1(?=b)"]}}]}, "rules.0.when"),
         ({"name": "x", "rules": [{"id": "a", "action": "delete", "when": {"words": ["x"]}}]}, "rules.0.action"),
         ({"name": "x", "on_error": "pass"}, "on_error"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"words": [" "]}}]}, "rules.0.when"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"scorer": "refusal", "above": float("nan")}}]}, "above"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"scorer": "refusal", "above": 5}}]}, "above"),
         ({"name": "x", "version": 2}, "version"),
         ({}, "name"),
     ],
@@ -88,6 +91,12 @@ def test_a_wrong_field_is_named(data, field):
 def test_yaml_that_is_not_a_policy_is_refused(tmp_path, text):
     with pytest.raises(PolicyError):
         Policy.load(write(tmp_path, "p.yaml", text))
+
+
+def test_aliases_are_refused_before_they_grow(tmp_path):
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))]
+    with pytest.raises(PolicyError, match="aliases"):
+        Policy.load(write(tmp_path, "bomb.yaml", "\n".join(lines)))
 
 
 def test_yaml_that_is_not_text_or_too_large_is_refused(tmp_path):

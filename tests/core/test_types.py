@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +36,9 @@ def test_digest_tells_prompts_apart():
         Prompt((Message("user", (image, "wh", "at?")),)),
         Prompt.ask("what?", image, system="x"),
         Prompt.ask(f"t{image.digest}"),
+        Prompt((Message("user", ("a", "\x1e", "system", "b")),)),
+        Prompt((Message("user", ("a",)), Message("system", ("b",)))),
+        Prompt((Message("user", ("a", "rsystem1", "tb")),)),
     ]
     assert len({prompt.digest for prompt in prompts}) == len(prompts)
     assert prompts[0].digest == Prompt.ask("what?", fake_image()).digest
@@ -68,6 +73,12 @@ def test_parsing_any_json_gives_an_answer_or_a_guard_error(value):
         assert isinstance(Answer.parse(value), Answer)
     except GuardError:
         pass
+
+
+def test_an_unsafe_output_error_survives_pickling():
+    error = UnsafeOutputError("no", Outcome("x", "blocked", None))
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.outcome.status) == ("no", "blocked")
 
 
 def test_raise_if_blocked():
