@@ -55,7 +55,14 @@ def test_the_wheel_holds_policies_weights_and_types(wheel):
         "policies/paper.yaml",
         "models/builtin/shapes/model.safetensors",
         "models/builtin/shapes/README.md",
+        "models/heads/refusal.npz",
+        "models/heads/unsafe_request.npz",
+        "core/words.txt",
+        "core/lexicon.txt.gz",
         "demo/manifest.json",
+        "demo/wrong.png",
+        "demo/unsafe.png",
+        "demo/speech.flac",
         "demo/page.html.j2",
     ):
         assert f"sg_guardrails/{file}" in names
