@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from itertools import product
 
 from sg_guardrails.core.facts import RELATIONS, Clause, Statement, Token, is_content, same_number
-from sg_guardrails.core.lexicon import Kinship, is_kind, kinship, lemmas, ordered
+from sg_guardrails.core.lexicon import Kinship, above, is_kind, kinship, lemmas, ordered
 
 SHORT = 9
 """Content words up to which an answer is short: each of its words is then the answer."""
@@ -126,21 +126,33 @@ def _affirmed(clause: Clause, mine: Statement, theirs: Statement) -> bool:
     own = [token.word for twin in mine.clauses if not denies(twin, theirs) for token in twin.tokens]
     affirmed = [token.word for twin in theirs.clauses if not denies(twin, mine) for token in twin.tokens]
     for noun in clause.denies:
-        if any(_same(noun, word) for word in affirmed) and not any(_same(noun, word) for word in own):
+        named = [word for word in affirmed if not _kind_of(word, noun)]
+        if any(_same(noun, word) for word in named) and not any(_same(noun, word) for word in own):
             return True
     content = [token for token in clause.tokens if token.word not in RELATIONS]
     best: tuple[float, bool] = (0.0, True)
     for twin in theirs.clauses:
         pairs = align(content, twin.tokens).pairs
-        share = len({id(a) for a, _ in pairs}) / len(content) if content else 0.0
+        share = len({id(a) for a, b in pairs if not _kind_of(b.word, a.word)}) / len(content) if content else 0.0
         best = max(best, (share, denies(twin, mine) or _opposed(clause, twin)))
     return best[0] >= COVERED and not best[1]
+
+
+def _kind_of(kind: str, word: str) -> bool:
+    """Whether the first names the second's kind alone: "no wolf" leaves it an animal."""
+    return not lemmas(kind) & lemmas(word) and bool(lemmas(kind) & above(word))
 
 
 def _counts(one: Statement, other: Statement, aligned: Alignment) -> str | None:
     mine = [token for token in aligned.left if _numeral(token)]
     theirs = [token for token in aligned.right if _numeral(token)]
     if any(_is_short(one, other) or _same_slot(a, b, one, other, aligned) for a, b in product(mine, theirs)):
+        return "number"
+    if any(
+        _part(token, here) and "all" in there.words and "all" not in here.words
+        for tokens, here, there in ((mine, one, other), (theirs, other, one))
+        for token in tokens
+    ):
         return "number"
     mirrored = tuple((b, a) for a, b in aligned.pairs)
     for tokens, here, there, pairs in ((mine, one, other, aligned.pairs), (theirs, other, one, mirrored)):
@@ -149,6 +161,11 @@ def _counts(one: Statement, other: Statement, aligned: Alignment) -> str | None:
             if any(own is noun and _otherwise_many(token, own, partner, there) for own, partner in pairs):
                 return "number"
     return None
+
+
+def _part(number: Token, statement: Statement) -> bool:
+    """Whether a number names some of more: "one of the lamps"."""
+    return number.number is not None and statement.words[number.place + 1 : number.place + 2] == ("of",)
 
 
 def _otherwise_many(number: Token, noun: Token, partner: Token, there: Statement) -> bool:
@@ -295,7 +312,16 @@ def _orders(one: Statement, other: Statement, aligned: Alignment) -> str | None:
         {a.word, b.word} <= RELATIONS and kinship(a.word, b.word) in _EXCLUSIVE and not _same_object(a, b, one, other)
         for a, b in product(aligned.left, aligned.right)
     )
-    return None if converse else _swaps(one, other, aligned) or _roles(one, other, aligned)
+    if converse:
+        return None
+    return (
+        _swaps(one, other, aligned)
+        or _roles(one, other, aligned)
+        or _givers(one, other)
+        or _turned(one, other)
+        or _sequence(one, other)
+        or _compared(one, other, aligned)
+    )
 
 
 def _swaps(one: Statement, other: Statement, aligned: Alignment) -> str | None:
@@ -327,15 +353,122 @@ def _roles(one: Statement, other: Statement, aligned: Alignment) -> str | None:
             continue
         kept = {(id(a), id(x)), (id(b), id(y))} <= partners
         crossed = {(id(a), id(y)), (id(b), id(x))} <= partners
+        rooted = not {(id(relation), id(x)), (id(relation), id(y))}.isdisjoint(partners)
+        if (crossed or kept) and rooted:
+            continue  # words of one root, "sleeping" and "bed", are partners all around
         passive = _by_follows(relation, one) != _by_follows(twin, other)
         if (kept if passive else crossed) and kept != crossed:
             return f"{a.word} {relation.word} {b.word}"
     return None
 
 
+def _givers(one: Statement, other: Statement) -> str | None:
+    """Giver and taker exchanged: "a man hands a guard his bag" against "a guard hands a man his bag"."""
+    if _passive(one) or _passive(other):
+        return None
+    for verb, twin in product(one.tokens, other.tokens):
+        if verb.word != twin.word or not _GIVES.match(verb.word):
+            continue
+        giver, taker = one.neighbours(verb)[0], other.neighbours(twin)[0]
+        if not giver or not taker or giver.clause != verb.clause or taker.clause != twin.clause:
+            continue
+        after = [token for token in one.tokens if token.clause == verb.clause and token.place > verb.place]
+        behind = [token for token in other.tokens if token.clause == twin.clause and token.place > twin.place]
+        exact = any(taker.word == token.word for token in after) and any(giver.word == token.word for token in behind)
+        if exact and giver.word != taker.word:
+            return f"{giver.word} or {taker.word} {verb.word}"
+    return None
+
+
+def _turned(one: Statement, other: Statement) -> str | None:
+    """Doer and done-to exchanged under another verb: "a guard stops a man" against "a man attacks a guard"."""
+    if len(one.clauses) != 1 or len(other.clauses) != 1 or "by" in one.words or "by" in other.words:
+        return None
+    if min(len(one.tokens), len(other.tokens)) < 3 or max(len(one.tokens), len(other.tokens)) > SHORT:
+        return None
+    (a, *mine), (x, *theirs) = one.tokens, other.tokens
+    alive = bool(_ALIVE & above(a.word)) and bool(_ALIVE & above(x.word))
+    if not alive or _same(a.word, x.word):
+        return None
+    verb, twin = mine[0], theirs[0]
+    met = any(_same(x.word, token.word) for token in mine[1:])
+    met = met and any(_same(a.word, token.word) for token in theirs[1:])
+    converse = not {*lemmas(verb.word), *lemmas(twin.word)}.isdisjoint(_CONVERSE)
+    return None if not met or converse or _same(verb.word, twin.word) else f"{a.word} {verb.word} {x.word}"
+
+
+_ALIVE = frozenset(["person", "animal", "people", "human", "worker", "adult"])
+_CONVERSE = frozenset(ordered("converse"))
+"""Words whose two sides may change places and say the same: one leads, the other follows."""
+_GIVES = re.compile(
+    r"(?:hand|give|gave|pass|throw|threw|toss|lend|lent|sell|sold|send|sent|show|offer|serve|teach|taught|tell|told|pay|paid"
+    r"|read|bring|brought|feed|fed|kick|roll|deliver|return|lead|introduce|push|pull|carry|carries)(?:s|es|ed|ing)?$"
+)
+_SEQUENCE = re.compile(r"before|after|then|until|afterwards?|later")
+
+
+def _sequence(one: Statement, other: Statement) -> str | None:
+    """Two events in the other order: "tastes it before salting it" against "salts it and then tastes it"."""
+    mine, theirs = _events(one), _events(other)
+    if not mine or not theirs:
+        return None
+    kept = _shared(mine[0], theirs[0]) + _shared(mine[1], theirs[1])
+    crossed = _shared(mine[0], theirs[1]) + _shared(mine[1], theirs[0])
+    both = min(_shared(mine[0], theirs[1]), _shared(mine[1], theirs[0]))
+    return "order of events" if both and crossed >= kept and not _shared(mine[1], theirs[1]) else None
+
+
+def _compared(one: Statement, other: Statement, aligned: Alignment) -> str | None:
+    """The two sides of a "than" exchanged: "more men than women" against "more women than men"."""
+    if aligned.left or aligned.right or not one.words.count("than") == other.words.count("than") == 1:
+        return None
+    at, there = one.words.index("than"), other.words.index("than")
+    after = next((token for token in one.tokens if token.place > at), None)
+    behind = next((token for token in other.tokens if token.place > there), None)
+    if after is None or behind is None or _same(after.word, behind.word):
+        return None
+    crossed = any(_same(after.word, token.word) for token in other.tokens if token.place < there)
+    crossed = crossed and any(_same(behind.word, token.word) for token in one.tokens if token.place < at)
+    return f"{after.word} or {behind.word} than" if crossed else None
+
+
+def _shared(one: Sequence[Token], other: Sequence[Token]) -> int:
+    return len({id(a) for a, b in product(one, other) if _one_thing(a, b)})
+
+
+def _events(statement: Statement) -> tuple[list[Token], list[Token]] | None:
+    """What comes first and what follows, where one word of order says so."""
+    places = [i for i, word in enumerate(statement.words) if _SEQUENCE.fullmatch(word)]
+    if len(places) != 1 or len(statement.sentences) > 2:
+        return None
+    at, word = places[0], statement.words[places[0]]
+    split, leads = at, not any(token.place < at for token in statement.tokens)
+    if leads:
+        split = next((i for i in range(at, len(statement.words)) if statement.words[i] in {",", "."}), -1)
+    before = [token for token in statement.tokens if token.place < split and token.place != at]
+    behind = [token for token in statement.tokens if token.place > split and token.place != at]
+    if not before or not behind:
+        return None
+    turned = (word == "after") != (leads and word in {"before", "after", "until"})
+    return (behind, before) if turned else (before, behind)
+
+
 def _by_follows(token: Token, statement: Statement) -> bool:
-    """Whether the word may be a passive's participle: "chased by", not "pays by" or "paying by"."""
-    return statement.words[token.place + 1 : token.place + 2] == ("by",) and not token.word.endswith(("s", "ing"))
+    """Whether the word may be a passive's participle: "chased by", "let in by", not "pays by" or "paying by"."""
+    if token.word.endswith(("s", "ing")):
+        return False
+    before, after = statement.words[max(0, token.place - 2) : token.place], statement.words[token.place + 1 :]
+    if after[:1] == ("by",) or (after[1:2] == ("by",) and after[0] in _PARTICLES):
+        return True
+    return after[:1] in {("in",), ("with",)} and bool(_COVERED.fullmatch(token.word)) and not _BE.isdisjoint(before)
+
+
+_COVERED = re.compile(
+    r"(?:cover|blanket|fill|coat|surround|lin|topp|pack|crowd|decorat|adorn|wrapp|shroud|load|litter|stain|flood)ed"
+)
+"""A passive may name its doer with "in" or "with" here: "covered in snow"."""
+_BE = frozenset(["is", "are", "was", "were", "being"])
+_PARTICLES = frozenset(["in", "out", "up", "down", "off", "on", "away", "over", "back"])
 
 
 def _passive(statement: Statement) -> bool:

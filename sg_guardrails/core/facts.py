@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -29,9 +30,91 @@ _WORDS = {
     "third": 1 / 3,
 }
 _ORDINALS = {word: f"#{value + 1}" for value, word in enumerate(ordered("ordinals"))}
-_REWRITES = tuple(
+_NUMERAL = rf"(?:\d{{1,3}}(?:\.\d+)?|{'|'.join(word for word in (*_NUMBERS, *_TENS) if word != 'a')})"
+_ORDINAL = rf"(?:\d+(?:st|nd|rd|th)|{'|'.join(_ORDINALS)})"
+_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
+_UNITS = {**_SECONDS, "week": 7.0, "kilometer": 1000.0, "kilogram": 1000.0, "decade": 10.0, "century": 100.0}
+_INTO = {"minute": "second", "hour": "second", "week": "day", "kilometer": "meter", "kilogram": "gram", "decade": "year", "century": "year"}  # fmt: skip
+
+
+def _read_numeral(word: str) -> float:
+    return float(word) if word[0].isdigit() else _NUMBERS.get(word, _TENS.get(word, 0.0))
+
+
+def _score(found: re.Match[str]) -> str:
+    return f"{_read_numeral(found[1]):g}-{_read_numeral(found[2]):g}"
+
+
+def _measured(found: re.Match[str]) -> str:
+    """A length of time, distance or weight in the smaller unit: "a minute and a half" is "90 second"."""
+    amount, unit, half = found["n"], found["unit"], found["half"]
+    value = 0.5 if amount.startswith("half") else 1.0 if amount in {"a", "an"} else _read_numeral(amount)
+    return f"{(value + (0.5 if half or found['mid'] else 0.0)) * _UNITS[unit]:g} {_INTO[unit]}"
+
+
+def _clock(found: re.Match[str]) -> str:
+    """A time of day as hours on a twelve-hour clock and its half of the day."""
+    hour = int(_read_numeral(found["h"]))
+    night = found["part"] == "at night"
+    half = "a" if found["part"] == "in the morning" or (night and hour in {12, 1, 2, 3, 4}) else "p"
+    return f"{hour}:{found['m'] or '00'} {half}mtime" if 1 <= hour <= 12 else found[0]
+
+
+def _afternoon(found: re.Match[str]) -> str:
+    hour = int(found[1])
+    return f"{hour - 12}:{found[2]} pmtime" if 13 <= hour <= 23 else found[0]
+
+
+def _until(found: re.Match[str]) -> str:
+    """Minutes past or to an hour: "ten to five" is 4:50."""
+    minutes = {"half": 30, "quarter": 15, "a quarter": 15}.get(found[1]) or int(_read_numeral(found[1]))
+    hour = int(_read_numeral(found[3]))
+    if not 0 < minutes < 60 or not 1 <= hour <= 12:
+        return found[0]
+    hour, minutes = (hour, minutes) if found[2] == "past" else ((hour - 2) % 12 + 1, 60 - minutes)
+    return f"{hour}:{minutes:02d}"
+
+
+_REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), into)
     for pattern, into in (
+        (r"\bnoon\b|\bmidday\b", "12:00 pmtime"),
+        (r"\bmidnight\b", "12:00 amtime"),
+        (
+            rf"\b(half|a quarter|quarter|five|ten|twenty|5|10|20)(?: minutes)? (past|to) ({_NUMERAL})\b(?! (?:people|percent|\w+s)\b)",
+            _until,
+        ),
+        (
+            rf"\b(?:at )?(?P<h>{_NUMERAL})(?::(?P<m>\d\d))?(?: o'?clock)? (?P<part>in the (?:morning|afternoon|evening)|at night)\b",
+            _clock,
+        ),
+        (r"(?<![\d:])(\d{2}):(\d{2})\b(?! ?[ap]\.?m)", _afternoon),
+        (
+            rf"\b(?:minus|negative) ({_NUMERAL})\b(?: degrees?)?|\b({_NUMERAL})(?: degrees?)?(?: celsius| fahrenheit)? below (?:zero|freezing)\b",
+            lambda found: f"-{_read_numeral(found[1] or found[2]):g} degrees",
+        ),
+        (rf"\b({_NUMERAL})(?: goals?| points?)? to ({_NUMERAL})\b(?! (?:the|a|an)\b)", _score),
+        (rf"\b(?:came|comes|come|finish(?:es|ed)?|placed|ended up|ranked|ranks) (?:in )?(?={_ORDINAL}\b)", "placed "),
+        (
+            r"\bwithout (?:any |much |a )?(?:trouble|difficult(?:y|ies)|problems?|effort|hitch|hesitation|mistakes?|delay|stopping|fail|exception|incident)\b",
+            "successfully",
+        ),
+        (r"\bon time\b", "punctual"),
+        (r"\b(?:forg[eo]t|forgets|forgotten|neglect(?:s|ed)?|omit(?:s|ted)?) to\b", "not"),
+        (r"\bno (?:more )?(?:space|room|capacity)(?: left| remaining| available)?\b", "full"),
+        (
+            r"\b(?:is|are|was|were)(?: all| already)? taken\b(?! (?:by|from|in|at|to|on|with|up|off|out|away|over|during))",
+            "is occupied",
+        ),
+        (r"\bagainst (?=\w+ing\b)", "not "),
+        (r"\bpop[- ]?up\b", "popup"),
+        (r"\bpushed back\b|\bput off\b", "postponed"),
+        (r"\b(?:called|calls|calling) off\b", "cancelled"),
+        (r"\bstay(?:s|ed|ing)? (?:at )?home\b|\bstay(?:s|ed|ing)? indoors\b", "not travel"),
+        (r"\bunder ?water\b", "flooded"),
+        (r"\bget(?:s|ting)? better\b|\bgot better\b", "improve"),
+        (r"\bgo(?:es|ne|ing)? out\b(?=[.,;]|$)|\bwent out\b(?=[.,;]|$)", "extinguished"),
+        (r"\b(?:bans?|forbids?|prohibits?|disallows?)\b", "not allow"),
         (r"\be-mail", "email"),
         (r"\bout of focus\b", "blurry"),
         (r"\bfrom above\b", "aerial"),
@@ -67,6 +150,13 @@ _REWRITES = tuple(
         (r"\bhalf past (\w+)\b", r"@h30 \1"),
         (r"\b(?:a )?quarter past (\w+)\b", r"@h15 \1"),
         (r"\b(\d{1,2}|[a-z]+) o'?clock\b", r"@h00 \1"),
+        (r"metre", "meter"),
+        (r"(?<=\d) ?km\b", " kilometer"),
+        (r"(?<=\d) ?kgs?\b", " kilogram"),
+        (
+            rf"\b(?P<n>half an?|an?|{_NUMERAL})(?P<mid> and a half)?[- ](?P<unit>minute|hour|week|kilometer|kilogram|decade)s?\b(?P<half> and a half)?",
+            _measured,
+        ),
         (r"\bthree[- ]quarters?\b", "75 percent"),
         (r"\b(?:one|a)[- ]half\b|\bhalf\b", "50 percent"),
         (r"\b(?:one|a) quarter\b|\bquarter of\b", "25 percent"),
@@ -74,11 +164,9 @@ _REWRITES = tuple(
         (r"\ba (?=hundred|thousand|million|dozen|couple|pair|trio)", ""),
         (r"(?<=\d)(?:km/h|kph|kmh)\b|\bkm/h\b|\bkph\b|\bkilomet(?:er|re)s? (?:per|an) hour\b", " kmh "),
         (r"\bmiles (?:per|an) hour\b", " mph "),
-        (r"(?<=\d) ?km\b", " kilometer"),
         (r"(?<=\d) ?cm\b", " centimeter"),
         (r"(?<=\d) ?kg\b", " kilogram"),
         (r"(?<=\d) ?m\b", " meter"),
-        (r"metre", "meter"),
         (r"\$ ?([\d.,]*\d)", r"\1 dollar"),
         (r"€ ?([\d.,]*\d)|(?<=\d) ?€", r"\1 euro"),
         (r"£ ?([\d.,]*\d)", r"\1 pound"),
@@ -104,7 +192,6 @@ _IMPLIED = {
     "stationary": "move",
     "motionless": "move",
     "harmless": "dangerous",
-    "plain": None,
     "missing": None,
     "vegetarian": "meat",
     "vegan": "meat",

@@ -74,6 +74,12 @@ def _kinds_of() -> tuple[tuple[str, frozenset[str]], ...]:
     return tuple((kind.strip(), frozenset(members.split())) for kind, members in lines)
 
 
+@cache
+def _kept_words() -> frozenset[str]:
+    """Every word of a hand-kept group: WordNet's everyday words lack some of them."""
+    return frozenset().union(*_curated("="), *_curated("!"), *_curated("/"))
+
+
 _ENDINGS = (
     ("'s", ""),
     ("ies", "y"),
@@ -105,7 +111,8 @@ def lemmas(word: str) -> frozenset[str]:
             stem = word[: len(word) - len(ending)] + base
             doubled = stem[:-1] if re.search(r"([bdgklmnprt])\1$", stem) else stem
             comparative = ending in {"er", "est"} and (known is not None)
-            found |= {form for form in (stem, doubled) if entry(form) is not None and not comparative}
+            known_forms = {form for form in (stem, doubled) if entry(form) is not None or form in _kept_words()}
+            found |= set() if comparative else known_forms
     if len(found) == 1 and word.endswith("s") and not word.endswith("ss") and len(word) > 3:
         found.add(word[:-1])  # an unlisted plural
     return frozenset(found)
@@ -183,6 +190,11 @@ def kinship(one: str, other: str) -> Kinship:
     if related & theirs or (right.synonyms | right.kinds | right.kin) & mine:
         return Kinship.SAME
     return Kinship.UNKNOWN
+
+
+def above(word: str) -> frozenset[str]:
+    """The kinds that the word is one of: "animal" for "wolf"."""
+    return _merged(word).kinds | _kinds(word)[0]
 
 
 def is_kind(one: str, other: str) -> bool:

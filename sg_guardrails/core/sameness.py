@@ -76,18 +76,22 @@ def conflict(one: Reading, other: Reading) -> str | None:
         return "tool calls"
     if not one.text or not other.text:
         return None if one.calls or one.text == other.text else "empty"
-    if one.refusal != other.refusal:
-        return "refusal"
     if bool(one.injected) != bool(other.injected):
         return "injected"
-    if one.refusal:
+    if one.refusal != other.refusal:
+        return None if one.calls == () and _bare_no(one, other) else "refusal"
+    if one.refusal or one.text == other.text:
         return None
-    if one.text == other.text:
-        return None
-    if one.calls:  # what was done counts; words beside it are chatter unless they contradict outright
-        return disagreement(one.statement, other.statement)
+    if one.calls:
+        return None  # what is done counts; words beside it are chatter
     corrected = one.opening.polarity is not None and one.opening.polarity == other.opening.polarity
     return _polarity(one, other) or disagreement(one.statement, other.statement, corrected=corrected)
+
+
+def _bare_no(one: Reading, other: Reading) -> bool:
+    """Whether one refuses and the other is a "no" and nothing else: it then says no to the same request."""
+    bare = other if one.refusal else one
+    return bare.opening.polarity == "no" and not bare.statement.tokens
 
 
 def _polarity(one: Reading, other: Reading) -> str | None:
@@ -114,6 +118,12 @@ MOST_SENTENCES = 30
 """Sentences looked at for strays, from either end."""
 BARE = 0.8
 """Least cosine of answers that come down to one word each: Tokyo and Kyoto are at 0.64, Nike and Adidas at 0.75."""
+_FIGURE = re.compile(r"\d[-:]\d")
+"""A score or a time of day."""
+FEW = 4
+"""Content words up to which an answer is of few words."""
+TOLD = 0.2
+"""Answers of few words that name one number come down to it: what is asked of them is less by this."""
 STRAY = 0.15
 """A sentence whose cosine to every other sentence at hand is below this does not belong to the answer."""
 _REFERS = re.compile(
@@ -146,6 +156,25 @@ def stray(one: Reading, other: Reading, nearness: Callable[[str, str], float]) -
     return False
 
 
+def apart(one: Reading, other: Reading, nearness: Callable[[str, str], float], threshold: float) -> bool:
+    """Whether answers that share a sentence word for word say different things in the rest.
+
+    The shared sentence makes the whole answers near, however far apart the rest is: the rest is judged by itself.
+
+    Args:
+        one: An answer.
+        other: The other.
+        nearness: Cosine of two sentences.
+        threshold: Least cosine of some two of the remaining sentences.
+    """
+    shared = set(one.sentences) & set(other.sentences)
+    mine = [sentence for sentence in one.sentences if sentence not in shared]
+    theirs = [sentence for sentence in other.sentences if sentence not in shared]
+    if not shared or not mine or not theirs or one.refusal or other.refusal:
+        return False
+    return all(nearness(here, there) < threshold for here in mine for there in theirs)
+
+
 def alike(one: Reading, other: Reading, cosine: float, threshold: float) -> bool:
     """Whether two answers without a conflict also say the same, rather than merely different things.
 
@@ -156,7 +185,7 @@ def alike(one: Reading, other: Reading, cosine: float, threshold: float) -> bool
         threshold: Least cosine at which answers whose words differ on both sides are alike, where two words in five
             have a partner; fewer need more, more need less.
     """
-    if one.text == other.text or (one.refusal and other.refusal) or one.calls or not one.text:
+    if one.text == other.text or one.refusal or other.refusal or one.calls or not one.text:
         return True
     if one.opening.polarity and one.opening.polarity == other.opening.polarity:
         return True
@@ -172,4 +201,7 @@ def alike(one: Reading, other: Reading, cosine: float, threshold: float) -> bool
         return bool(aligned.pairs)
     if len(mine) == len(theirs) == 1:
         return cosine >= BARE
-    return cosine >= threshold + 0.3 * (0.4 - aligned.coverage)
+    told = max(len(mine), len(theirs)) <= FEW and any(
+        a.number is not None or _FIGURE.search(a.word) for a, _ in aligned.pairs
+    )
+    return cosine >= threshold + 0.3 * (0.4 - aligned.coverage) - (TOLD if told else 0.0)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import AgglomerativeClustering, KMeans
 
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.policy import Voting
-from sg_guardrails.core.sameness import Reading, alike, conflict, read, stray
+from sg_guardrails.core.sameness import Reading, alike, apart, conflict, read, stray
 from sg_guardrails.core.types import Answer, Embedder, Scorer, Vote
 
 _APART = 2.0
@@ -171,6 +170,7 @@ def _same(
             same[i, j] = same[j, i] = (
                 conflict(first, second) is None
                 and alike(first, second, float(cosines[i, j]), threshold)
+                and not apart(first, second, nearness, threshold)
                 and not stray(first, second, nearness)
                 and not stray(second, first, nearness)
             )
@@ -187,6 +187,9 @@ def _distance(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _complete(distance: NDArray[np.float64], reach: float) -> NDArray[np.intp]:
     """Complete linkage: answers share a cluster only if each pair of them is at most `reach` apart."""
+    # Here and not at the top: scikit-learn takes about a second to import, which every command would pay.
+    from sklearn.cluster import AgglomerativeClustering  # noqa: PLC0415 - the reason stands above
+
     model = AgglomerativeClustering(
         n_clusters=None, distance_threshold=reach + 10.0**-_NOISE, metric="precomputed", linkage="complete"
     )
@@ -195,6 +198,8 @@ def _complete(distance: NDArray[np.float64], reach: float) -> NDArray[np.intp]:
 
 def _kmeans(vectors: NDArray[np.float64], counts: NDArray[np.intp], k: int) -> NDArray[np.intp]:
     """The paper's clustering, a distinct answer weighing as often as it was given; no more clusters than points."""
+    from sklearn.cluster import KMeans  # noqa: PLC0415 - late for the same reason as in `_complete`
+
     points = len(np.unique(np.round(vectors, _NOISE), axis=0))
     model = KMeans(n_clusters=min(k, points), n_init=10, random_state=_SEED)
     return np.asarray(model.fit_predict(vectors, sample_weight=counts.astype(np.float64)), dtype=np.intp)
