@@ -247,10 +247,22 @@ class Opening:
     """The text after the opening and without closing courtesies."""
 
 
+_ABSENT = re.compile(
+    r"(?:(?:i can confirm|as far as i can (?:see|tell)|it (?:seems|appears)),?(?: that)? )?"
+    r"(?:there (?:is|are) (?:none|not one|not any|no such \w+)"
+    r"|(?:it|that|this|one|they) (?:is|are) (?:not|nowhere) (?:present|there|here|shown|visible|found|to be seen)"
+    r"|none (?:is|are) (?:present|there|shown|visible))"
+    r"(?: (?:in|on) (?:the|this|that) (?:image|picture|photo|scene|frame))?[.!]?"
+)
+"""A whole answer that says no without the word."""
+
+
 def opening(text: str) -> Opening:
     """Read a plain text's opening: "Yes, there is a dog." is yes and "there is a dog."."""
     parts = [part for part in sentences(text) if not _COURTESY_TAIL.match(part)]
     rest = " ".join(parts) if parts else text
+    if _ABSENT.fullmatch(rest):
+        return Opening("no", weak=False, rest="")
     if no := _NO.match(rest):
         return Opening("no", weak=False, rest=_rest(rest, no.end()))
     weak = False

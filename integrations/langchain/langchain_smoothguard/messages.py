@@ -1,0 +1,196 @@
+"""LangChain messages to the guard's Prompt and Answer, and an Outcome back to a message under the same id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_core.load import dumpd
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
+from pydantic import BaseModel
+
+from langchain_smoothguard.blocks import Path, Piece, Slot, pieces, put
+from sg_guardrails import Answer, MediaError, MediaLimits, Message, Outcome, Prompt, ToolCall
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "ai": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "developer": "system",
+    "tool": "tool",
+    "function": "tool",
+}
+KEPT_METADATA = ("id", "model", "model_name", "model_provider", "finish_reason", "stop_reason", "token_usage")
+"""What of ``response_metadata`` survives a replacement: the rest (logprobs, citations) may carry the refused answer."""
+
+
+class UnresolvableMediaError(MediaError):
+    """A message holds media that the guard cannot see: a URL, a file id, a path, a video, an unknown block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one medium of a reading stands."""
+
+    turn: int
+    path: Path
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Messages, and what the guard sees of them."""
+
+    messages: tuple[BaseMessage, ...]
+    prompt: Prompt
+    places: tuple[Place, ...]
+    """One for each of ``prompt.media``, in order."""
+
+    def with_media(self, prompt: Prompt) -> list[BaseMessage]:
+        """The messages with `prompt`'s media (a perturbed copy's) in the places and dialects of the originals."""
+        messages = list(self.messages)
+        for place, medium in zip(self.places, prompt.media, strict=True):
+            turn = messages[place.turn]
+            content = put(turn.content, place.path, place.slot, medium)
+            messages[place.turn] = turn.model_copy(update={"content": content})
+        return messages
+
+
+def read(
+    messages: Sequence[BaseMessage], *, limits: MediaLimits, unresolvable: Literal["block", "pass", "error"] = "block"
+) -> Reading:
+    """What the guard sees of `messages`.
+
+    Args:
+        messages: As the chat model got them.
+        limits: Bounds on each medium.
+        unresolvable: ``pass`` leaves out what cannot be resolved.
+
+    Raises:
+        UnresolvableMediaError: If a block cannot be resolved; names each, by message and block type.
+        MediaError: If a medium is broken or exceeds the limits.
+    """
+    turns: list[Message] = []
+    places: list[Place] = []
+    problems: list[tuple[int, Piece]] = []
+    for number, message in enumerate(messages):
+        role = _role(message)
+        parts: list[Any] = []
+        for piece in pieces(message.content, limits, tool=role == "tool"):
+            if piece.part is None:
+                problems.append((number, piece))
+                continue
+            parts.append(piece.part)
+            if piece.slot is not None:
+                places.append(Place(number, piece.path, piece.slot))
+        parts += [json.dumps({"name": call.name, "arguments": call.arguments}, default=str) for call in _calls(message)]
+        turns.append(Message(role, tuple(part for part in parts if part != "")))
+    _raise(problems, unresolvable)
+    return Reading(tuple(messages), Prompt(tuple(turns)), tuple(places))
+
+
+def _raise(problems: Sequence[tuple[int, Piece]], unresolvable: str) -> None:
+    broken = [item for item in problems if item[1].broken]
+    named = "; ".join(f"message {number}, {piece.problem}" for number, piece in broken or problems)
+    if broken:
+        raise MediaError(f"media that cannot be judged: {named}")
+    if problems and unresolvable != "pass":
+        raise UnresolvableMediaError(f"media that the guard cannot see: {named}")
+
+
+def _role(message: BaseMessage) -> Role:
+    named = message.role if isinstance(message, ChatMessage) else message.type.removesuffix("MessageChunk").lower()
+    return ROLES.get(named, "user")
+
+
+def _calls(message: BaseMessage) -> list[ToolCall]:
+    """The tool calls of an AIMessage; one that could not be parsed counts by its text."""
+    if not isinstance(message, AIMessage):
+        return []
+    invalid = [ToolCall(str(call["name"]), {"unparsed": call["args"]}) for call in message.invalid_tool_calls]
+    return [ToolCall(call["name"], call["args"]) for call in message.tool_calls] + invalid
+
+
+def media_of(messages: Sequence[BaseMessage]) -> list[object]:
+    """The blocks of `messages` that are no text, as they stand, undecoded: equal lists mean the same media."""
+    blocks = [block for message in messages if isinstance(message.content, list) for block in message.content]
+    return [block for block in blocks if isinstance(block, Mapping) and not isinstance(block.get("text"), str)]
+
+
+def answer_of(output: Any) -> Answer:
+    """What is judged of a chain's output: a message's text and tool calls, a string, the JSON of anything else."""
+    if isinstance(output, AIMessage):
+        return Answer(_text(output), tuple(_calls(output)))
+    if isinstance(output, str):
+        return Answer(output)
+    if isinstance(output, BaseModel) and not isinstance(output, BaseMessage):
+        return Answer(output.model_dump_json())
+    return Answer(json.dumps(output, ensure_ascii=False, default=_plain))
+
+
+def _text(message: AIMessage) -> str:
+    """Everything a user may read of the message: text and refusal blocks, and a spoken answer's transcript."""
+    blocks = [message.content] if isinstance(message.content, str) else message.content
+    texts = [block if isinstance(block, str) else block.get("text") or block.get("refusal") for block in blocks]
+    audio = message.additional_kwargs.get("audio")
+    extra = [message.additional_kwargs.get("refusal"), audio.get("transcript") if isinstance(audio, Mapping) else None]
+    joined = "".join(text for text in texts if isinstance(text, str))  # as LangChain: a word may span two blocks
+    return "\n".join(text for text in (joined, *extra) if isinstance(text, str) and text)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseMessage):
+        return dumpd(value)
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
+
+
+def is_handed_on(outcome: Outcome) -> bool:
+    """Whether the answer under review goes on as it is."""
+    return outcome.answer is not None and outcome.status not in ("rewritten", "blocked")
+
+
+def replaced(message: AIMessage, outcome: Outcome) -> AIMessage:
+    """A message of the same type and id that says ``outcome.text``; nothing that may carry the old answer is kept."""
+    metadata = {key: message.response_metadata[key] for key in KEPT_METADATA if key in message.response_metadata}
+    update: dict[str, Any] = {
+        "content": outcome.text,
+        "tool_calls": [],
+        "invalid_tool_calls": [],
+        "additional_kwargs": {},
+        "response_metadata": {**metadata, "smoothguard": summary(outcome)},
+    }
+    if isinstance(message, AIMessageChunk):
+        update["tool_call_chunks"] = []
+    return message.model_copy(update=update)
+
+
+def answering(outcome: Outcome) -> AIMessage:
+    """The guard's own answer, where it is the model."""
+    calls = outcome.answer.tool_calls if outcome.answer is not None else ()
+    return AIMessage(
+        outcome.text,
+        tool_calls=[
+            {"name": call.name, "args": dict(call.arguments), "id": f"call_{number}", "type": "tool_call"}
+            for number, call in enumerate(calls)
+        ],
+        response_metadata={"smoothguard": summary(outcome)},
+    )
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """The outcome in plain values, without texts: what goes into a message's metadata."""
+    findings = outcome.verdict.findings if outcome.verdict is not None else ()
+    return {
+        "status": outcome.status,
+        "policy": outcome.policy,
+        "agreement": None if outcome.vote is None else outcome.vote.agreement,
+        "abstained": outcome.abstained,
+        "findings": [finding.rule for finding in findings],
+        "degraded": outcome.degraded,
+        "seed_id": outcome.seed_id,
+    }

@@ -1,0 +1,235 @@
+"""SmoothGuardMiddleware: every model call of an agent is voted on before its answer reaches state, stream or tools."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from langchain.agents.middleware import AgentMiddleware, ExtendedModelResponse, ModelRequest, ModelResponse
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables.config import ContextThreadPoolExecutor
+from langgraph.types import Command
+
+from langchain_smoothguard import messages as forms
+from langchain_smoothguard.blocks import pieces
+from langchain_smoothguard.guards import OnUnsafe
+from langchain_smoothguard.recorder import INTERNAL
+from langchain_smoothguard.runnable import SmoothGuardRunnable
+from sg_guardrails import (
+    Answer,
+    Copy,
+    GuardError,
+    MediaError,
+    Message,
+    Outcome,
+    Policy,
+    Prompt,
+    SmoothGuard,
+    UnsafeOutputError,
+    perturb,
+)
+
+REMOVED = "[media removed: it could not be checked]"
+"""What stands in the state where media that cannot be judged stood."""
+Handler = Callable[[ModelRequest[Any]], ModelResponse[Any]]
+AsyncHandler = Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+Result = ModelResponse[Any] | ExtendedModelResponse[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One model call, read."""
+
+    reading: forms.Reading
+    copies: tuple[Copy, ...]
+    """What to ask the agent's own model; empty where the guard's model samples, or there are no media."""
+
+
+class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
+    """Guards an agent made by ``langchain.agents.create_agent``.
+
+    The agent's answer, tool calls included, is held against a vote over the same messages under noise. What is not
+    handed on never enters state, checkpoint, stream or tools: it is replaced under the same id before the model node
+    returns. Pictures and clips that tools return are messages of the next model call, and voted on there. Put it before
+    (outside of) a retry middleware, which would otherwise repeat all samples.
+
+    Args:
+        policy: A shipped policy's name, a path, or a Policy.
+        guard: A guard of your own; by default one on this machine, as the policy says.
+        model: The MLLM's id or path in place of the policy's.
+        device: ``auto`` or a torch device.
+        sampler: ``local``: the guard's own model answers the copies, told the agent's tools in a system message;
+            ``agent_model``: the agent's model does, ``smoothing.copies`` more calls for each one whose messages
+            hold media.
+        on_unsafe: As for `SmoothGuardRunnable`. Structured output holds no text: where it is not handed on and the
+            majority has none of its own, UnsafeOutputError is raised.
+        long_side: The agent model's input size, pixels; larger pictures are fitted to it before noise is added.
+    """
+
+    def __init__(
+        self,
+        policy: str | Path | Policy = "default",
+        *,
+        guard: SmoothGuard | None = None,
+        model: str | None = None,
+        device: str = "auto",
+        sampler: Literal["local", "agent_model"] = "local",
+        on_unsafe: OnUnsafe = "policy",
+        long_side: int | None = None,
+    ) -> None:
+        super().__init__()
+        if sampler not in ("local", "agent_model"):
+            raise GuardError(f"sampler is local or agent_model, not {sampler!r}")
+        self._step = SmoothGuardRunnable(
+            policy=policy, guard=guard, model=model, device=device, on_unsafe=on_unsafe, recorder="explicit"
+        )
+        self._sampler, self._long_side = sampler, long_side
+
+    def wrap_model_call(self, request: ModelRequest[Any], handler: Handler) -> Result:
+        """Ask, sample, decide."""
+        turn = self._read(request)
+        if isinstance(turn, ExtendedModelResponse):
+            return turn
+        if turn is None:
+            return handler(request)
+        base = handler(request.override(model=_quiet(request.model)))
+        with ContextThreadPoolExecutor() as pool:
+            samples = list(pool.map(handler, [self._noisy(request, turn, copy) for copy in turn.copies]))
+        return self._decided(request, turn, base, samples)
+
+    async def awrap_model_call(self, request: ModelRequest[Any], handler: AsyncHandler) -> Result:
+        """`wrap_model_call`, the samples asked on the agent's own loop."""
+        turn = await asyncio.to_thread(self._read, request)
+        if isinstance(turn, ExtendedModelResponse):
+            return turn
+        if turn is None:
+            return await handler(request)
+        base = await handler(request.override(model=_quiet(request.model)))
+        asked = await asyncio.to_thread(lambda: [self._noisy(request, turn, copy) for copy in turn.copies])
+        samples = list(await asyncio.gather(*(handler(one) for one in asked)))
+        return await asyncio.to_thread(self._decided, request, turn, base, samples)
+
+    def _read(self, request: ModelRequest[Any]) -> Turn | ExtendedModelResponse[Any] | None:
+        """The call, read; a finished response where its media cannot be judged; None where that is only observed."""
+        guard = self._step.active_guard
+        policy = guard.policy
+        messages = [*([request.system_message] if request.system_message else []), *request.messages]
+        try:
+            reading = forms.read(messages, limits=policy.limits.media, unresolvable=policy.unresolvable_media)
+        except MediaError:
+            return None if policy.mode == "observe" else self._refused(request, messages)
+        prompt = reading.prompt
+        if self._sampler == "local" or not prompt.media:
+            return Turn(reading, ())
+        # The clean copy is the agent's own call.
+        return Turn(reading, tuple(copy for copy in guard.copies(prompt) if copy.seed is not None))
+
+    def _refused(self, request: ModelRequest[Any], messages: Sequence[BaseMessage]) -> ExtendedModelResponse[Any]:
+        """The policy's text, the model not asked, and the offending media taken out of the state under their ids."""
+        if request.response_format is not None and (refusal := self._step.refusal(messages)) is not None:
+            raise UnsafeOutputError(f"the model was not asked: {refusal.error}", refusal)
+        answer = self._step.answer(messages)
+        cleaned = [self._cleaned(message) for message in request.messages if self._offends(message)]
+        return ExtendedModelResponse(
+            model_response=ModelResponse(result=[answer]), command=Command(update={"messages": cleaned})
+        )
+
+    def _offends(self, message: BaseMessage) -> bool:
+        limits = self._step.active_guard.policy.limits.media
+        return any(piece.part is None for piece in pieces(message.content, limits, tool=message.type == "tool"))
+
+    def _cleaned(self, message: BaseMessage) -> BaseMessage:
+        limits = self._step.active_guard.policy.limits.media
+        found = pieces(message.content, limits, tool=message.type == "tool")
+        texts = [piece.part for piece in found if isinstance(piece.part, str)]
+        content = [{"type": "text", "text": text} for text in (*texts, REMOVED)]
+        return message.model_copy(update={"content": content})
+
+    def _noisy(self, request: ModelRequest[Any], turn: Turn, copy: Copy) -> ModelRequest[Any]:
+        """The request with a copy's media, in the dialects of the originals, on a model whose stream nobody sees."""
+        smoothing = self._step.active_guard.policy.smoothing
+        messages = turn.reading.with_media(perturb(copy, smoothing, long_side=self._long_side))
+        own = {"system_message": messages.pop(0)} if request.system_message else {}
+        return request.override(messages=messages, model=_silent(request.model), **own)  # type: ignore[arg-type]  # mypy cannot see that own holds a SystemMessage
+
+    def _decided(
+        self,
+        request: ModelRequest[Any],
+        turn: Turn,
+        base: ModelResponse[Any],
+        samples: Sequence[ModelResponse[Any]],
+    ) -> ModelResponse[Any]:
+        guard, message, prompt = self._step.active_guard, _answer(base), turn.reading.prompt
+        candidate = forms.answer_of(message)
+        responses = [base, *samples] if guard.policy.smoothing.include_clean else list(samples)
+        if samples:
+            answers: list[Answer | str] = [forms.answer_of(_answer(response)) for response in responses]
+            clean = 0 if guard.policy.smoothing.include_clean else None
+            outcome = guard.decide(prompt, answers, clean=clean, candidate=candidate)
+        else:
+            outcome = guard.review(_with_tools(prompt, request), candidate)
+        if forms.is_handed_on(outcome):
+            return base
+        self._step.withhold(outcome)
+        if samples and outcome.answer is not None and outcome.vote is not None:
+            return _instead(responses[outcome.vote.choice], message, outcome)
+        if request.response_format is not None:  # a text in its place would make the agent ask again without end
+            raise UnsafeOutputError(f"the answer was {outcome.status}; a structured response holds no text", outcome)
+        return ModelResponse(result=[forms.replaced(message, outcome)])
+
+
+def _instead(chosen: ModelResponse[Any], message: AIMessage, outcome: Outcome) -> ModelResponse[Any]:
+    """The majority's own response, tool calls and structured output included, under the replaced message's id."""
+    own = _answer(chosen)
+    metadata = {**own.response_metadata, "smoothguard": forms.summary(outcome)}
+    new = own.model_copy(update={"id": message.id, "response_metadata": metadata})
+    result = [new if one is own else one for one in chosen.result]
+    return ModelResponse(result=result, structured_response=chosen.structured_response)
+
+
+def _answer(response: ModelResponse[Any]) -> AIMessage:
+    """The model's message; a structured response has a ToolMessage after it."""
+    for message in response.result:
+        if isinstance(message, AIMessage):
+            return message
+    raise GuardError("the model's response holds no AIMessage, so there is nothing that can be judged")
+
+
+def _with_tools(prompt: Prompt, request: ModelRequest[Any]) -> Prompt:
+    """The prompt with the agent's tools named, so that the guard's model can ask for the same calls."""
+    if not prompt.media or not request.tools:
+        return prompt
+    named = []
+    for tool in request.tools:
+        if isinstance(tool, dict):
+            function = tool.get("function", tool)
+            arguments = function.get("parameters", {}).get("properties", {})
+            named.append(f"{function.get('name', 'tool')}({', '.join(arguments)})")
+        else:
+            named.append(f"{tool.name}({', '.join(tool.args)})")
+    told = f"You can call tools: {', '.join(named)}. Answer with one line of JSON to call a tool."
+    return Prompt((Message("system", (told,)), *prompt.messages))
+
+
+def _quiet(model: Any) -> Any:
+    """The model with its tokens kept out of the user's stream until the verdict."""
+    return _tagged(model, ["nostream"], {})
+
+
+def _silent(model: Any) -> Any:
+    """The model for the guard's own samples: in no stream, and marked as internal in traces."""
+    try:
+        from langchain.agents.middleware.internal_call_transformer import internal_call_metadata  # noqa: PLC0415 - new in langchain 1.4
+    except ImportError:
+        return _tagged(model, ["nostream", INTERNAL], {})
+    return _tagged(model, ["nostream", INTERNAL], internal_call_metadata())
+
+
+def _tagged(model: Any, tags: list[str], metadata: dict[str, Any]) -> Any:
+    # A copy, not with_config: a binding's tags are lost as soon as the agent binds its tools to it.
+    return model.model_copy(
+        update={"tags": [*(model.tags or []), *tags], "metadata": {**(model.metadata or {}), **metadata}}
+    )

@@ -1,0 +1,253 @@
+"""SmoothGuardLLM in all eight call forms, and under the framework's own agents and chat engines."""
+
+import asyncio
+
+import pytest
+from llama_index.core.agent.workflow import AgentStream, FunctionAgent, ReActAgent
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ImageBlock,
+    LLMMetadata,
+    TextBlock,
+    ToolCallBlock,
+)
+from llama_index.core.chat_engine import SimpleChatEngine
+from llama_index.core.llms.callbacks import llm_chat_callback
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import LLM, ToolSelection
+from llama_index.core.memory import ChatMemoryBuffer
+from llama_index.core.schema import ImageDocument
+from llama_index.core.tools import FunctionTool
+
+from llama_index_smoothguard import SmoothGuardLLM, SmoothGuardQueryEngine
+from sg_guardrails import Answer, GuardError, PolicyError, ToolCall, UnsafeOutputError
+
+CHATS = ("chat", "achat", "stream_chat", "astream_chat")
+COMPLETIONS = ("complete", "acomplete", "stream_complete", "astream_complete")
+
+
+def call(llm, form, value, **kwargs):
+    """The last (and, for a stream, only) response."""
+
+    async def run():
+        made = await getattr(llm, form)(value, **kwargs)
+        if "stream" not in form:
+            return made
+        chunks = [chunk async for chunk in made]
+        assert len(chunks) == 1, "a stream is withheld until the verdict"
+        return chunks[0]
+
+    if form.startswith("a"):
+        return asyncio.run(run())
+    made = getattr(llm, form)(value, **kwargs)
+    if "stream" not in form:
+        return made
+    chunks = list(made)
+    assert len(chunks) == 1, "a stream is withheld until the verdict"
+    return chunks[0]
+
+
+def guarded(kit, reply=None, *, script=None, settings=None, **policy):
+    return SmoothGuardLLM(llm=kit.LLM(reply=reply), guard=kit.make_guard(script, **policy), **(settings or {}))
+
+
+def test_it_is_an_llm(kit):
+    assert isinstance(guarded(kit), LLM)
+    assert guarded(kit).metadata.is_chat_model
+
+
+@pytest.mark.parametrize("form", CHATS)
+def test_chat(kit, form):
+    right = call(guarded(kit), form, kit.picture(5))
+    assert (right.message.content, right.message.role.value) == ("The number is 5.", "assistant")
+    wrong = call(guarded(kit, "The number is 99."), form, kit.picture(5))
+    assert wrong.message.content == "The number is 5."
+    assert wrong.additional_kwargs["smoothguard"]["status"] == "rewritten"
+    unsafe = call(guarded(kit, "UNSAFE"), form, kit.picture(5))
+    assert "UNSAFE" not in repr(unsafe)
+    assert unsafe.message.content == "[blocked]"
+    if "stream" in form:
+        assert unsafe.delta == "[blocked]"
+
+
+@pytest.mark.parametrize("form", COMPLETIONS)
+def test_complete(kit, form):
+    assert call(guarded(kit, "fine"), form, "hello").text == "fine"
+    assert call(guarded(kit, "UNSAFE"), form, "hello").text == "[blocked]"
+    if "stream" in form:
+        assert call(guarded(kit, "UNSAFE"), form, "hello").delta == "[blocked]"
+
+
+def test_a_completions_pictures_count(kit):
+    import base64
+
+    picture = ImageDocument(image=base64.b64encode(kit.png(5)).decode())
+    said = call(guarded(kit, "The number is 99."), "complete", "which?", image_documents=[picture])
+    assert said.text == "The number is 5."
+
+
+def test_a_safe_response_is_the_same_object(kit):
+    class Kept(kit.LLM):
+        last: object = None
+
+        @llm_chat_callback()
+        def chat(self, messages, **kwargs):
+            self.last = ChatResponse(message=ChatMessage(role="assistant", content="The number is 5."), raw={"k": 1})
+            return self.last
+
+    inner = Kept()
+    assert SmoothGuardLLM(llm=inner, guard=kit.make_guard()).chat(kit.picture(5)) is inner.last
+
+
+@pytest.mark.parametrize("form", [*CHATS, *COMPLETIONS])
+def test_without_an_llm_the_guards_model_answers(kit, form):
+    llm = SmoothGuardLLM(guard=kit.make_guard())
+    if form in CHATS:
+        assert call(llm, form, kit.picture(5)).message.content == "The number is 5."
+    else:
+        assert call(llm, form, "hello").text == "There is no picture."
+
+
+@pytest.mark.parametrize("form", CHATS)
+def test_raising(kit, form):
+    with pytest.raises(UnsafeOutputError):
+        call(guarded(kit, "FORBIDDEN"), form, kit.picture(5))
+    with pytest.raises(UnsafeOutputError):
+        call(guarded(kit, "The number is 99.", settings={"on_unsafe": "raise"}), form, kit.picture(5))
+    replaced = call(guarded(kit, "FORBIDDEN", settings={"on_unsafe": "replace"}), form, kit.picture(5))
+    assert replaced.message.content == "[blocked]"
+
+
+@pytest.mark.parametrize("form", CHATS)
+def test_media_that_cannot_be_seen_are_refused(kit, form):
+    messages = [ChatMessage(role="user", blocks=[ImageBlock(url="https://example.test/a.png"), TextBlock(text="q")])]
+    assert call(guarded(kit, "fine", on_error="allow"), form, messages).message.content == "[error]"
+    assert call(guarded(kit, "fine", unresolvable_media="pass"), form, messages).message.content == "fine"
+
+
+def test_settings_are_checked(kit):
+    with pytest.raises(PolicyError, match="no-such-policy"):
+        SmoothGuardLLM(llm=kit.LLM(), policy="no-such-policy")
+    with pytest.raises(GuardError, match="SmoothGuard"):
+        SmoothGuardLLM(llm=kit.LLM(), guard="default")
+
+
+# Agents and chat engines --------------------------------------------------------------------------------------------
+
+RAN = []
+
+
+def paint(color: str) -> str:
+    """Paint the wall."""
+    RAN.append(color)
+    return "painted"
+
+
+@pytest.fixture(autouse=True)
+def nothing_ran():
+    RAN.clear()
+
+
+@pytest.fixture
+def tool_llm(kit):
+    class Caller(kit.LLM, FunctionCallingLLM):
+        """Asks for a tool first, says its reply after."""
+
+        color: str | None = "black"
+
+        @property
+        def metadata(self):
+            return LLMMetadata(is_chat_model=True, is_function_calling_model=True)
+
+        def _prepare_chat_with_tools(self, tools, user_msg=None, chat_history=None, **kwargs):
+            return {"messages": [*(chat_history or []), *([user_msg] if user_msg else [])]}
+
+        def get_tool_calls_from_response(self, response, error_on_no_tool_call=True, **kwargs):
+            found = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
+            return [ToolSelection(tool_id="1", tool_name=b.tool_name, tool_kwargs=b.tool_kwargs) for b in found]
+
+        @llm_chat_callback()
+        async def astream_chat(self, messages, **kwargs):
+            async def chunks():
+                done = self.color is None or any(message.role.value == "tool" for message in messages)
+                block = ToolCallBlock(tool_call_id="1", tool_name="paint", tool_kwargs={"color": self.color})
+                blocks = [TextBlock(text=self._says(messages))] if done else [block]
+                yield ChatResponse(message=ChatMessage(role="assistant", blocks=blocks), delta=self._says(messages))
+
+            return chunks()
+
+    return Caller
+
+
+def run_agent(agent, message, memory):
+    async def run():
+        handler = agent.run(user_msg=message, memory=memory)
+        deltas = [event.delta async for event in handler.stream_events() if isinstance(event, AgentStream)]
+        return str(await handler), "".join(deltas)
+
+    return asyncio.run(run())
+
+
+def test_a_function_agents_unsafe_answer_reaches_neither_stream_nor_memory(kit, tool_llm):
+    llm = SmoothGuardLLM(llm=tool_llm(reply="UNSAFE", color=None), guard=kit.make_guard())
+    memory = ChatMemoryBuffer.from_defaults(llm=kit.LLM())
+    said, streamed = run_agent(FunctionAgent(llm=llm, tools=[]), kit.picture(5)[0], memory)
+    assert (said, streamed) == ("[blocked]", "[blocked]")
+    assert "UNSAFE" not in repr(memory.get_all())
+
+
+def test_a_hijacked_tool_call_is_withheld_before_the_tool_runs(kit, tool_llm):
+    def local(copy):
+        return Answer("", (ToolCall("paint", {"color": "white"}),))
+
+    guard = kit.make_guard(local)
+    agent = FunctionAgent(
+        llm=SmoothGuardLLM(llm=tool_llm(reply="Done."), guard=guard), tools=[FunctionTool.from_defaults(paint)]
+    )
+    run_agent(agent, kit.picture(5)[0], ChatMemoryBuffer.from_defaults(llm=kit.LLM()))
+    assert RAN == []
+    told = guard.sampler.asked[0].prompt.messages[0]
+    assert (told.role, "paint(color)" in told.text) == ("system", True)
+
+
+def test_an_agreed_tool_call_runs(kit, tool_llm):
+    def local(copy):
+        done = any(message.role == "tool" for message in copy.prompt.messages)
+        return Answer("Done.") if done else Answer("", (ToolCall("paint", {"color": "black"}),))
+
+    llm = SmoothGuardLLM(llm=tool_llm(reply="Done."), guard=kit.make_guard(local))
+    agent = FunctionAgent(llm=llm, tools=[FunctionTool.from_defaults(paint)])
+    said, _ = run_agent(agent, kit.picture(5)[0], ChatMemoryBuffer.from_defaults(llm=kit.LLM()))
+    assert (said, RAN) == ("Done.", ["black"])
+
+
+def test_a_react_agent_is_guarded(kit):
+    unsafe = "Thought: I can answer without using any more tools.\nAnswer: UNSAFE"
+    llm = guarded(kit, unsafe, rules=[{"id": "w", "when": {"words": ["UNSAFE"]}, "action": "raise"}])
+    with pytest.raises(UnsafeOutputError):
+        run_agent(ReActAgent(llm=llm, tools=[]), kit.picture(5)[0], ChatMemoryBuffer.from_defaults(llm=kit.LLM()))
+
+
+def test_a_chat_engines_memory_holds_judged_text_only(kit):
+    engine = SimpleChatEngine.from_defaults(llm=guarded(kit, "UNSAFE"))
+    assert str(engine.chat("hello")) == "[blocked]"
+    assert "UNSAFE" not in repr(engine.chat_history)
+
+
+def test_an_llm_without_functions_says_so(kit):
+    with pytest.raises(GuardError, match="calls no functions"):
+        guarded(kit).chat_with_tools([FunctionTool.from_defaults(paint)], user_msg="hi")
+
+
+def test_under_a_guarded_query_engine(kit):
+    from llama_index.core.query_engine import RetrieverQueryEngine
+
+    inner = RetrieverQueryEngine.from_args(kit.Shelf(), llm=guarded(kit, "The number is 99."), multimodal=True)
+    assert str(SmoothGuardQueryEngine(inner, guard=kit.make_guard()).query("picture 5")) == "The number is 5."
+
+
+async def test_500_tasks_each_get_their_own_picture(kit):
+    llm = guarded(kit, "The number is 9999.")
+    said = await asyncio.gather(*(llm.achat(kit.picture(n)) for n in range(500)))
+    assert [one.message.content for one in said] == [f"The number is {n}." for n in range(500)]
