@@ -95,10 +95,19 @@ def cell(
     }
 
 
+def clean(cases: list[Case], policy: Policy) -> dict[str, object]:
+    """The same prompts without an attack; all of them are cases that the bare model gets right."""
+    outcomes = local_guard(policy).check_many([case.prompt for case in cases])
+    right = sum(o.answer is not None and case.sound(o.answer.text) for case, o in zip(cases, outcomes, strict=True))
+    withheld = sum(o.answer is None for o in outcomes)
+    return {"recovered": interval(right, len(cases)), "withheld": interval(withheld, len(cases))}
+
+
 def main() -> None:
     """Attack, ask, print a table and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=16, help="pictures in each cell")
+    parser.add_argument("--clean", type=int, default=100, help="pictures in each row without an attack")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--eps", type=int, nargs="+", default=[8, 16], help="budgets in 1/255")
     parser.add_argument("--attackers", nargs="+", default=["static", "adaptive"], choices=["static", "adaptive"])
@@ -112,6 +121,10 @@ def main() -> None:
         table.add_column(column)
     rows = []
     for family, source in FAMILIES.items():
+        unharmed = clean(list(islice(source(handle), asked.clean)), policy)
+        rows.append({"attack": family, "eps": 0, "attacker": "none", **unharmed})
+        shown = {name: unharmed[name]["rate"] for name in ("recovered", "withheld")}  # type: ignore[index]
+        table.add_row(family, "0", "none", "", "", f"{shown['recovered']:.2f}", f"{shown['withheld']:.2f}", "")
         cases = list(islice(source(handle), asked.count))
         for eps in asked.eps:
             for kind in asked.attackers:
