@@ -54,7 +54,7 @@ def saved(wave: Tensor) -> bytes:
 def attack(clean: Tensor, folder: Path) -> tuple[bytes, int]:
     """The clip and the steps that it took. Raises SystemExit if the command is not reached."""
     model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    model.requires_grad_(requires_grad=False)
+    model.requires_grad_(False)  # noqa: FBT003 - its stub takes no keyword
     tokenizer = AutoTokenizer.from_pretrained(folder)
     extractor = WhisperFeatureExtractor.from_pretrained(folder)
     filters = torch.tensor(extractor.mel_filters.T, dtype=torch.float32)
