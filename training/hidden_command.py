@@ -63,7 +63,7 @@ def attack(clean: Tensor, folder: Path) -> tuple[bytes, int]:
     ids = torch.tensor([[50257, 50362, *text, 50256]])
     delta = torch.zeros_like(clean)
     for step in range(1, STEPS + 1):
-        delta.requires_grad_(requires_grad=True)
+        delta.requires_grad_()
         mel = log_mel(clean + delta, filters)
         logits = model(input_features=mel, decoder_input_ids=ids[:, :-1]).logits
         loss = torch.nn.functional.cross_entropy(logits[0, 1:], ids[0, 2:])
