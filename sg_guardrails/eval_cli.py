@@ -239,15 +239,15 @@ def ablation(
     chosen = among([name.strip() for name in method.split(",")], METHODS, "--method")
     votings = [Voting.model_validate({**rules.voting.model_dump(), "method": name}) for name in chosen]
     sigmas, many = numbers(sigma, "--sigma"), [int(n) for n in numbers(copies, "--copies")]
-    from sg_guardrails import eval_arms  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+    from sg_guardrails.eval_arms import bare, elector, guarded, named, with_noise  # noqa: PLC0415 - torch is slow to import
 
     # The rules have no part in it: the vote alone is measured.
-    vote_only = eval_arms.named(rules, model=model, device=device).model_copy(update={"rules": ()})
+    vote_only = named(rules, model=model, device=device).model_copy(update={"rules": ()})
     done = ablate(
         parts,
-        bare=eval_arms.bare(vote_only, size=batch),
-        under=lambda s, n: eval_arms.guarded(eval_arms.with_noise(vote_only, sigma=s, copies=n), size=batch),
-        elect=eval_arms.elector(vote_only),
+        bare=bare(vote_only, size=batch),
+        under=lambda s, n: guarded(with_noise(vote_only, sigma=s, copies=n), size=batch),
+        elect=elector(vote_only),
         sigmas=sigmas,
         copies=many,
         methods=votings,

@@ -61,12 +61,12 @@ def arms_of(
 ) -> tuple[dict[str, Batched], dict[str, str]]:
     """Who answers, by name, and what tells this evaluation from another."""
     names = among(chosen, ARMS, "--arm")
-    from sg_guardrails import eval_arms  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+    from sg_guardrails.eval_arms import bare, guarded, named  # noqa: PLC0415 - torch is slow to import
 
-    named = eval_arms.named(rules, model=model, device=device)
-    makers = {"bare": eval_arms.bare, "guarded": eval_arms.guarded}
-    about = {"model": named.model.id, "policy": named.id}
-    return {name: makers[name](named, size=batch) for name in names}, about
+    asked = named(rules, model=model, device=device)
+    makers = {"bare": bare, "guarded": guarded}
+    about = {"model": asked.model.id, "policy": asked.id}
+    return {name: makers[name](asked, size=batch) for name in names}, about
 
 
 def judge_of(spec: str, url: str | None, device: str) -> tuple[str, Answerer]:
@@ -75,9 +75,9 @@ def judge_of(spec: str, url: str | None, device: str) -> tuple[str, Answerer]:
     if kind == "openai" and model:
         return spec, judges.endpoint(model, url=url)
     if kind == "hf" and model:
-        from sg_guardrails import eval_arms  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+        from sg_guardrails.eval_arms import local_judge  # noqa: PLC0415 - torch is slow to import
 
-        return spec, eval_arms.local_judge(model, device=device)
+        return spec, local_judge(model, device=device)
     raise GuardError(f"--judge {spec!r}: name openai:MODEL or hf:MODEL")
 
 
@@ -99,9 +99,9 @@ def safety_judge(benchmark: mm.MMSafetyBench, spec: str, url: str | None, rules:
     if spec != "scorers":
         name, said = judge_of(spec, url, device)
         return Judge(name, said, benchmark.judging)
-    from sg_guardrails import eval_arms  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+    from sg_guardrails.eval_arms import refusal_scorer  # noqa: PLC0415 - torch is slow to import
 
-    judge = mm.scorer_judge(eval_arms.refusal_scorer(rules, device=device))
+    judge = mm.scorer_judge(refusal_scorer(rules, device=device))
     return Judge("scorers", Batched(judge, 64), benchmark.judging)
 
 
