@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +50,7 @@ def recorded(benchmark: Benchmark, read: Mapping[Path, tuple[list[Row], list[Tro
     rows = {name: rows for name, (rows, _) in found.items()}
     mark = len(found) > 1
     troubles = [
-        Trouble(f"{name}: {trouble.where}" if mark else trouble.where, trouble.what, trouble.kind)
+        replace(trouble, where=f"{name}: {trouble.where}" if mark else trouble.where)
         for name, (_, wrong) in found.items()
         for trouble in wrong
     ]

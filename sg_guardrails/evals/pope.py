@@ -147,16 +147,14 @@ class Pope:
 def recorded(pope: Pope, file: Path) -> tuple[list[Row], list[Trouble]]:
     """The answers of a file in LLaVA's layout (``question_id``, ``prompt``, ``text``) as rows of a run.
 
-    An answer belongs to the question with its id; where it carries the question (or picture) it was given to, that must
-    be about the same object (and picture), else it is unmatched. Questions without an answer are troubles too.
+    An answer that carries picture and question is joined by picture and object, any other by its id; what it carries
+    beside must agree, else it is unmatched. Questions without an answer are troubles too.
 
     Raises:
         GuardError: If the file is missing.
     """
     lines, troubles = read_lines(file, source="whoever ran the model (LLaVA's model_vqa_loader writes this layout)")
-    by_id: dict[str, list[Question]] = {}
-    for asked in pope.questions:
-        by_id.setdefault(asked.id, []).append(asked)
+    index = _Index.of(pope.questions, [line for _, line in lines])
     rows: dict[str, Row] = {}
     for number, line in lines:
         where = f"{file.name}:{number}"
@@ -166,9 +164,9 @@ def recorded(pope: Pope, file: Path) -> tuple[list[Row], list[Trouble]]:
         if not isinstance(text, str):
             troubles.append(Trouble(where, "has no answer text", "broken lines"))
             continue
-        matching = _belongs(line, by_id, rows)
+        matching = _belongs(line, index, rows)
         if isinstance(matching, str):
-            troubles.append(Trouble(where, matching, "unmatched"))
+            troubles.append(Trouble(where, matching, "unmatched", index.split_of(line)))
             continue
         if not text.strip():
             troubles.append(Trouble(where, "is empty; the official rule reads it as yes", "empty answers"))
@@ -185,29 +183,81 @@ def recorded(pope: Pope, file: Path) -> tuple[list[Row], list[Trouble]]:
     return list(rows.values()), troubles
 
 
-def _belongs(
-    line: Mapping[str, Any], by_id: Mapping[str, list[Question]], answered: Mapping[str, Row]
-) -> Question | str:
-    """The question that an answer was given to, or why there is none.
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """The questions by what an answer may say of its own."""
 
-    Where ids repeat between splits, the line's ``category`` decides, else the first question not answered yet.
-    """
-    number = _id(line.get("question_id"))
-    asked = by_id.get(number or "", [])
-    if not asked:
-        return f"no question {number!r}" if number is not None else "has no question_id"
+    by_id: Mapping[str, list[Question]]
+    by_place: Mapping[tuple[str, str], list[Question]]
+    ids_count: bool
+    """Whether the file's ids are those of the questions; other numberings would name questions of other splits."""
+
+    @classmethod
+    def of(cls, questions: Sequence[Question], lines: Sequence[Mapping[str, Any]]) -> _Index:
+        """Index `questions`, and find out whether the ids of `lines` agree with the pictures that they name."""
+        by_id: dict[str, list[Question]] = {}
+        by_place: dict[tuple[str, str], list[Question]] = {}
+        for asked in questions:
+            by_id.setdefault(asked.id, []).append(asked)
+            by_place.setdefault((_picture(asked.image), asked.object), []).append(asked)
+        placed = [(number, place) for line in lines for number, place, _ in (_says(line),) if place in by_place]
+        agree = sum(
+            any((_picture(q.image), q.object) == place for q in by_id.get(number or "", [])) for number, place in placed
+        )
+        return cls(by_id, by_place, agree >= TRUSTED * len(placed))
+
+    def split_of(self, line: Mapping[str, Any]) -> str:
+        """The split that an answer without a question speaks of, or "" where it does not tell."""
+        named = self.by_id.get(_id(line.get("question_id")) or "", []) if self.ids_count else []
+        split = line.get("category")
+        return str(split) if split in SPLITS else named[0].split if named else ""
+
+
+TRUSTED = 0.95
+"""Share of the lines with picture and question whose ids must agree with them, for ids to decide."""
+
+
+def _says(line: Mapping[str, Any]) -> tuple[str | None, tuple[str, str] | None, str | None]:
+    """An answer's id, its picture and object where it gives both, and its object."""
     said = next((line[name] for name in ("prompt", "question") if isinstance(line.get(name), str)), "")
     about, image = asked_object(said), line.get("image")
+    place = (_picture(image), about) if isinstance(image, str) and about is not None else None
+    return _id(line.get("question_id")), place, about
+
+
+def _picture(name: str) -> str:
+    """A picture's number: files spell one picture with and without folder, prefix and extension."""
+    number = re.search(r"(\d+)(?:\.\w+)?$", name)
+    return number[1].lstrip("0") if number else Path(name).name
+
+
+def _belongs(line: Mapping[str, Any], index: _Index, answered: Mapping[str, Row]) -> Question | str:
+    """The question that an answer was given to, or why there is none.
+
+    Picture and object decide where the answer carries both, its split where it carries it; the id decides among what
+    is left, and alone where there is no picture.
+    """
+    number, place, about = _says(line)
+    named = index.by_id.get(number or "", [])
+    image, split = line.get("image"), line.get("category")
+    if place is None and not named:
+        return f"no question {number!r}" if number is not None else "has no question_id"
+    candidates = index.by_place.get(place, []) if place is not None else named
     fitting = [
         question
-        for question in asked
+        for question in candidates
         if about in (None, question.object)
-        and (not isinstance(image, str) or Path(image).name == question.image)
-        and line.get("category", question.split) in (question.split, None)
+        and (not isinstance(image, str) or _picture(image) == _picture(question.image))
+        and (split not in SPLITS or split == question.split)
     ]
-    if fitting:
-        return next((question for question in fitting if question.key not in answered), fitting[0])
-    return f"question {number} is about {asked[0].image}, {asked[0].object!r}; the answer is about {image or about!r}"
+    if not fitting:
+        other = f"question {number} is about {named[0].image}, {named[0].object!r}; " if named else ""
+        return f"{other}the answer is about {image or ''} {about!r}, {split or 'no split named'}: no such question"
+    by_number = [question for question in fitting if question.id == number] if index.ids_count else []
+    chosen = by_number or fitting
+    if not by_number and len({question.split for question in chosen}) > 1:
+        return f"{image} with {about!r} is asked in several splits, and neither id nor category says in which"
+    return next((question for question in chosen if question.key not in answered), chosen[0])
 
 
 def _id(value: object) -> str | None:

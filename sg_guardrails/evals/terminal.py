@@ -105,7 +105,9 @@ def print_losses(evaluation: Evaluation, console: Console) -> None:
     console.print(Text("in the data: " + _counted(kinds)), soft_wrap=True)
     for name, arm in evaluation.arms.items():
         for group, figures in plain(arm.scores).items():
-            found = Counter(trouble.kind for trouble in evaluation.troubles if trouble.group == group)
+            others = tuple(f"{other}: " for other in evaluation.arms if other != name)
+            mine = [trouble for trouble in evaluation.troubles if not (others and trouble.where.startswith(others))]
+            found = Counter(trouble.kind for trouble in mine if trouble.group == group)
             if not found and len(arm.scores) > FEW:
                 continue
             found.update(dict.fromkeys(ALWAYS[:2], 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -241,3 +242,49 @@ def test_whatever_stands_in_a_file_every_line_is_scored_or_named(data, lines):
     assert len(rows) + len(named) == held
     assert len(rows) + sum(trouble.kind == "unanswered" for trouble in troubles) == len(pope.questions)
     pope.scores(rows)
+
+
+def lines_of(shared):
+    folder = shared / "data" / "pope"
+    questions = [json.loads(line) for line in (folder / "llava_pope_test.jsonl").read_text().splitlines()]
+    return folder, [
+        {
+            "question_id": row["question_id"],
+            "image": row["image"],
+            "prompt": row["text"],
+            "category": row["category"],
+            "text": "Yes",
+        }
+        for row in questions
+    ]
+
+
+def read_back(folder, lines, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    pope = Pope.read(folder)
+    rows, troubles = recorded(pope, file)
+    return Counter(row.group for row in rows), Counter((trouble.kind, trouble.group) for trouble in troubles)
+
+
+def test_ids_of_another_numbering_never_score_another_split(shared, tmp_path):
+    folder, lines = lines_of(shared)
+    popular = [line for line in lines if line["category"] == "popular"]
+    renumbered = [{**line, "question_id": number} for number, line in enumerate(popular, start=1)]
+    found, wrong = read_back(folder, renumbered, tmp_path)
+    assert (found["popular"], wrong["unmatched", "popular"]) == (3000, 0)
+    without = [{key: value for key, value in line.items() if key != "category"} for line in renumbered]
+    found, wrong = read_back(folder, without, tmp_path)
+    assert found["adversarial"] == 0
+    assert found["popular"] + wrong["unmatched", ""] == 3000
+
+
+def test_pictures_are_joined_however_they_are_spelt_and_losses_counted_by_split(shared, tmp_path):
+    folder, lines = lines_of(shared)
+    spelt = [{**line, "image": f"val/{int(line['image'][-16:-4])}", "question_id": None} for line in lines]
+    kept = [line for number, line in enumerate(spelt) if number % 10]
+    gone = Counter(line["category"] for number, line in enumerate(spelt) if not number % 10)
+    found, wrong = read_back(folder, kept, tmp_path)
+    for split, count in gone.items():
+        assert wrong["unanswered", split] == count
+        assert found[split] + count == sum(line["category"] == split for line in lines)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 
 import pytest
 import soundfile
@@ -16,6 +17,9 @@ from langchain_smoothguard import SmoothGuardRunnable, recorder
 from langchain_smoothguard.messages import read
 from sg_guardrails import Image, MediaLimits, Policy, SmoothGuard
 from sg_guardrails.testing import FakeSampler, fake_audio, fake_embedder, fake_image, fake_scorers, fake_sentiment
+
+# The same noise in every run: a vote that another draw would turn must not turn a test.
+os.environ.setdefault("SG_GUARDRAILS_KEY", "the tests' own key, known to everybody")
 
 RULES = [
     {"id": "bad_word", "when": {"words": ["UNSAFE"]}, "action": "block"},
