@@ -20,6 +20,7 @@ from training.shapes.scenes import (
     BADGES,
     COLOR_NAMES,
     SHAPES,
+    TOP_SIGMA,
     Pictures,
     Scene,
     add_noise,
@@ -210,7 +211,17 @@ class _Row:
 class Packer:
     """Draws batches of packed rows from a set of pictures."""
 
-    def __init__(self, data: Pictures, encode: Encode, *, seed: int, faint: bool, mix: Mix, length: int = 256) -> None:
+    def __init__(
+        self,
+        data: Pictures,
+        encode: Encode,
+        *,
+        seed: int,
+        faint: bool,
+        mix: Mix,
+        noise: float = TOP_SIGMA,
+        length: int = 256,
+    ) -> None:
         """Keeps what every batch needs.
 
         Args:
@@ -219,9 +230,10 @@ class Packer:
             seed: of all draws.
             faint: badges of all contrasts instead of full contrast only.
             mix: shares of the kinds of exchange.
+            noise: most noise on a picture, sigma in pixel units.
             length: tokens in a row.
         """
-        self._data, self._faint, self._mix, self._length = data, faint, mix, length
+        self._data, self._faint, self._mix, self._noise, self._length = data, faint, mix, noise, length
         self._rng, self._generator = random.Random(seed), torch.Generator().manual_seed(seed)
         self._raw, self._cache = encode, dict[str, list[int]]()
 
@@ -255,7 +267,7 @@ class Packer:
             badge = words[part][0]
             badge_class = 1 + BADGES.index(badge) if badge else 0
             scene.append((SHAPES.index(scenes[0].shape), COLOR_NAMES.index(scenes[0].color), badge_class))
-        return self._tensors(add_noise(x, self._generator), packed, torch.tensor(scene))
+        return self._tensors(add_noise(x, self._generator, top=self._noise), packed, torch.tensor(scene))
 
     def _row(self, view: View) -> _Row:
         rng, encode = self._rng, self._encode

@@ -248,7 +248,11 @@ def pick_contrast(rng: random.Random, *, faint: bool) -> float:
     return rng.uniform(0.04, 0.5) if faint and rng.random() < 0.75 else 1.0
 
 
-def add_noise(pictures: Tensor, generator: torch.Generator, *, top: float = 0.3, clean: float = 0.3) -> Tensor:
+TOP_SIGMA = 0.3
+"""Most noise that the shipped model is trained under, pixel units."""
+
+
+def add_noise(pictures: Tensor, generator: torch.Generator, *, top: float, clean: float = 0.3) -> Tensor:
     """Adds Gaussian noise of a strength drawn for each picture.
 
     It is handed pictures alone: whether one bears a badge can't change how likely or how strong its noise is.
