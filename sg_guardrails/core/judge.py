@@ -14,14 +14,14 @@ import re2
 from numpy.typing import NDArray
 
 from sg_guardrails.core.errors import GuardError, PolicyError
-from sg_guardrails.core.policy import (
+from sg_guardrails.core.policy import Policy
+from sg_guardrails.core.rules import (
     AgreementBelow,
     All,
     AnyOf,
     Condition,
     Disagrees,
     Not,
-    Policy,
     Regex,
     Rule,
     Scored,

@@ -6,34 +6,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-import re2
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StringConstraints,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sg_guardrails.core import layers
 from sg_guardrails.core.errors import PolicyError
 from sg_guardrails.core.media import MediaLimits
-from sg_guardrails.core.types import Action
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from sg_guardrails.core.rules import Rule, Section, Share
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class ModelSection(_Section):
+class ModelSection(Section):
     """Which MLLM answers, and how long its answers may be."""
 
     id: str = "HuggingFaceTB/SmolVLM-256M-Instruct"
@@ -50,7 +33,7 @@ class ModelSection(_Section):
     """Most copies in one ``generate`` call; halved by itself when memory runs out."""
 
 
-class ImageNoise(_Section):
+class ImageNoise(Section):
     """Gaussian noise on pictures."""
 
     space: Literal["model", "pixel"] = "model"
@@ -59,7 +42,7 @@ class ImageNoise(_Section):
     """Standard deviation in that unit."""
 
 
-class AudioNoise(_Section):
+class AudioNoise(Section):
     """Gaussian noise on waveforms: a fixed sigma, or a signal-to-noise ratio."""
 
     sigma: float | None = Field(None, ge=0, le=1)
@@ -74,7 +57,7 @@ class AudioNoise(_Section):
         return self
 
 
-class Smoothing(_Section):
+class Smoothing(Section):
     """How many copies, and how noisy."""
 
     copies: int = Field(10, ge=1, le=1000)
@@ -85,7 +68,7 @@ class Smoothing(_Section):
     audio: AudioNoise = AudioNoise(sigma=0.01)
 
 
-class EmbedderSection(_Section):
+class EmbedderSection(Section):
     """Which sentence embedder measures nearness in meaning."""
 
     id: str = "sentence-transformers/all-MiniLM-L6-v2"
@@ -96,7 +79,7 @@ class EmbedderSection(_Section):
     """Tokens a text is cut to; None leaves the checkpoint's own."""
 
 
-class Voting(_Section):
+class Voting(Section):
     """How answers are grouped and the majority elected."""
 
     method: Literal["sameness", "cosine", "kmeans"] = "sameness"
@@ -114,129 +97,7 @@ class Voting(_Section):
     embedder: EmbedderSection = EmbedderSection()
 
 
-class Words(_Section):
-    """True where one of the words or phrases occurs (case and spacing do not count; whole words)."""
-
-    words: tuple[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)], ...] = Field(min_length=1)
-
-
-class Regex(_Section):
-    """True where one of the patterns is found (RE2 syntax: linear time, so no text can hang it)."""
-
-    regex: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
-
-    @field_validator("regex")
-    @classmethod
-    def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        options = re2.Options()
-        options.log_errors = False
-        for pattern in patterns:
-            try:
-                re2.compile(pattern, options=options)
-            except re2.error as error:
-                raise ValueError(f"pattern {pattern!r} is not RE2: {error}") from None
-        return patterns
-
-
-class Scored(_Section):
-    """True where a named scorer gives at least ``above``."""
-
-    scorer: str
-    """``refusal``, ``unsafe_request``, ``hostility``, or one passed to the guard by this name."""
-    above: float = Field(0.5, ge=-1, le=1, allow_inf_nan=False)
-    """The least score, in the scorer's own range."""
-    of: Literal["answer", "user"] = "answer"
-    """Whose text is scored."""
-
-
-class AgreementBelow(_Section):
-    """True where the vote abstained, or the winner's share is under the bound."""
-
-    agreement_below: Share
-
-
-class Disagrees(_Section):
-    """True where the named answer contradicts the majority."""
-
-    disagrees: Literal["candidate", "clean"]
-    """``candidate``: the answer under review; ``clean``: the model's answer to the unperturbed prompt."""
-
-
-class All(_Section):
-    """True where every part is."""
-
-    all: tuple[Condition, ...] = Field(min_length=1)
-
-
-class AnyOf(_Section):
-    """True where at least one part is."""
-
-    any: tuple[Condition, ...] = Field(min_length=1)
-
-
-class Not(_Section):
-    """True where the part is not."""
-
-    not_: Condition = Field(alias="not")
-
-
-_KINDS: dict[str, type[_Section]] = {
-    "words": Words,
-    "regex": Regex,
-    "scorer": Scored,
-    "agreement_below": AgreementBelow,
-    "disagrees": Disagrees,
-    "all": All,
-    "any": AnyOf,
-    "not": Not,
-}
-
-
-def _kind(value: object) -> str | None:
-    if isinstance(value, Mapping):
-        named = [key for key in _KINDS if key in value]
-        return named[0] if len(named) == 1 else None
-    return next((key for key, kind in _KINDS.items() if isinstance(value, kind)), None)
-
-
-Condition = Annotated[
-    Annotated[Words, Tag("words")]
-    | Annotated[Regex, Tag("regex")]
-    | Annotated[Scored, Tag("scorer")]
-    | Annotated[AgreementBelow, Tag("agreement_below")]
-    | Annotated[Disagrees, Tag("disagrees")]
-    | Annotated[All, Tag("all")]
-    | Annotated[AnyOf, Tag("any")]
-    | Annotated[Not, Tag("not")],
-    Discriminator(
-        _kind,
-        custom_error_type="condition",
-        custom_error_message=f"a condition has exactly one of the keys {', '.join(_KINDS)}",
-    ),
-]
-for _recursive in (All, AnyOf, Not):
-    _recursive.model_rebuild()
-
-
-class Rule(_Section):
-    """One thing to look for, and what to do where it is found."""
-
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
-    category: str = "general"
-    severity: Literal["low", "medium", "high", "critical"] = "medium"
-    where: Literal["answer", "winner", "candidate", "any", "user"] = "answer"
-    """``answer``: the winning cluster, and the candidate under review; ``any``: every answer, whatever its cluster."""
-    share: Share = 0.5
-    """The least share of the looked-at answers that must match (one match at least, even at 0)."""
-    when: Condition
-    action: Action = "block"
-    rewrite: Literal["text", "representative"] = "text"
-    """What the action ``rewrite`` hands on: the policy's text, or the majority's representative."""
-    mode: Literal["enforce", "observe"] = "enforce"
-    """``observe``: this rule is recorded and not acted upon, while the others are enforced."""
-
-
-class Texts(_Section):
+class Texts(Section):
     """What a user reads in an answer's place."""
 
     blocked: str = "I can't help with that: the answer did not pass this assistant's safety policy."
@@ -247,7 +108,7 @@ class Texts(_Section):
     """A text of its own for a category, before the ones above."""
 
 
-class Limits(_Section):
+class Limits(Section):
     """Bounds on media, checked before decoding."""
 
     max_bytes: int = Field(MediaLimits().max_bytes, ge=1)
@@ -262,14 +123,14 @@ class Limits(_Section):
         return MediaLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_seconds=self.max_seconds)
 
 
-class RecordSection(_Section):
+class RecordSection(Section):
     """What the log event holds beside digests and figures."""
 
     include_text: bool = False
     """Write the question and the answers too. Off: they may hold personal data or the attack's own words."""
 
 
-class Policy(_Section):
+class Policy(Section):
     """One validated policy file."""
 
     version: Literal[1] = 1

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sg_guardrails import Policy, PolicyError
 from sg_guardrails.core.layers import shipped
-from sg_guardrails.core.policy import Regex
+from sg_guardrails.core.rules import Regex
 
 RULE = {"id": "a", "when": {"words": ["x"]}}
 
