@@ -143,6 +143,42 @@ def printable(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """One certified statement about the noisy copies of a request."""
+
+    statement: Literal["answer", "verdict"]
+    """``answer``: most copies say what the anchor says; ``verdict``: the policy finds most copies' answers safe."""
+    count: int
+    """Copies for which it held."""
+    copies: int
+    """Fresh, independent copies drawn."""
+    share_low: float
+    """Lower bound on the true share, in [0, 1]; the judge's error is taken off."""
+    radius: float | None
+    """L2, pixel units on the model's input (pixels in [0, 1], after resizing). None: nothing can be certified."""
+    linf: float | None
+    """The same radius if every pixel value moves alike: ``radius / sqrt(values)``. Small; 1/255 is 0.0039."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What no picture within the radius can change, with the confidence that goes with it."""
+
+    anchor: int
+    """Index of the answer that the copies were compared with."""
+    answer: Bound
+    verdict: Bound
+    sigma: float
+    """Of the noise, pixel units."""
+    values: int
+    """Pixel values that take noise, all pictures together."""
+    confidence: float
+    """Of each statement by itself."""
+    judge_error: float
+    """Share of answers that the policy's rules may call safe wrongly, as the caller stated it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Vote:
     """The election among N answers. It speaks in indices, so that the original responses survive."""
 
@@ -158,6 +194,8 @@ class Vote:
     """True where the agreement is under the policy's ``min_agreement``: there is no majority to speak of."""
     weights: tuple[float, ...]
     """``(C,)`` sentiment-aware weight of each cluster."""
+    certificate: Certificate | None = None
+    """What was certified, where `SmoothGuard.certify` was asked."""
 
     @property
     def members(self) -> tuple[int, ...]:

@@ -95,6 +95,14 @@ def sameness(answers: Sequence[Answer], voting: Voting, *, embed: Embedder, refu
     return _same(readings, _vectors(embed, texts), voting.similarity, embed)
 
 
+def agree(anchor: Answer, other: Answer, voting: Voting, *, embed: Embedder, refusal: Scorer) -> bool:
+    """Whether two answers may share a cluster, by the policy's method and looking at nothing but the two."""
+    if voting.method == "cosine":
+        vectors = _vectors(embed, [_said(anchor), _said(other)])
+        return bool(_distance(vectors)[0, 1] <= 1.0 - voting.similarity)
+    return bool(sameness((anchor, other), voting, embed=embed, refusal=refusal)[0, 1])
+
+
 def contradicts(candidate: Answer, representative: Answer, voting: Voting, *, embed: Embedder, refusal: Scorer) -> bool:
     """Whether an answer from elsewhere contradicts the majority's: stance, facts, tool calls or injected content.
 

@@ -75,6 +75,23 @@ class HFSampler:
             raise SamplingError(f"{handle.id} failed while answering: {type(error).__name__}") from error
         return [chat.read_answer(said[index]) for index in range(len(copies))]
 
+    def noisy_values(self, prompt: Prompt) -> int:
+        """How many pixel values of the model's input take noise for this prompt: what a certificate is about.
+
+        The noise is drawn for the processed tensor, after resizing, and nothing clips it. A pixel that a processor
+        shows the model several times (LLaVA-Next's base picture and tiles) counts as often.
+
+        Raises:
+            ModelError: If the prompt's media are laid out in a way that noise can't be put on.
+        """
+        handle = self.warm_up()
+        refuse_other_media(handle, prompt)
+        with handle.lock:
+            inputs = encode(handle, prompt)
+            if layouts.PIXELS not in inputs:
+                raise ModelError(f"{handle.id} was given no picture, so none takes noise")
+            return layouts.noisy_values(inputs, handle.processor.image_processor)
+
     def _ask(self, handle: Handle, jobs: Sequence[_Job], smoothing: Smoothing) -> Iterator[tuple[_Job, str]]:
         """Generate in pieces; a piece that doesn't fit into memory is halved and asked again."""
         size, done = self._copies_per_batch, 0

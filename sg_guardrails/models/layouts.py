@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,24 @@ def add_noise(inputs: Inputs, image_processor: Any, noise: ImageNoise, draw: Dra
     if noise.space == "pixel":
         sigma = sigma * model_units(image_processor).to(pixels.device)
     return pixels + layout.noise(inputs, image_processor, draw, sigma).to(pixels.dtype)
+
+
+def noisy_values(inputs: Inputs, image_processor: Any) -> int:
+    """How many independent draws `add_noise` puts on a picture's values: padding and repeated frames take none.
+
+    Raises:
+        ModelError: As `add_noise` does.
+    """
+    drawn = 0
+
+    def count(shape: tuple[int, ...]) -> Tensor:
+        nonlocal drawn
+        drawn = math.prod(shape)
+        return torch.ones(shape, device=inputs[PIXELS].device)
+
+    still = {**inputs, PIXELS: torch.zeros_like(inputs[PIXELS])}
+    marked = add_noise(still, image_processor, ImageNoise(space="model", sigma=1.0), count)
+    return round(drawn * float((marked != 0).float().mean()))
 
 
 def model_units(image_processor: Any) -> Tensor:
