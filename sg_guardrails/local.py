@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 
-from sg_guardrails.core.policy import Policy
+from sg_guardrails.core.policy import ModelSection, Policy
+from sg_guardrails.core.types import Sampler
 from sg_guardrails.guard import SmoothGuard
-from sg_guardrails.models import hf, text
+from sg_guardrails.models import hf, remote, text
+
+_shared: dict[tuple[str, str | None, str], SmoothGuard] = {}
+_sharing = Lock()
 
 
 def local_guard(policy: str | Path | Policy = "default", model: str | None = None, device: str = "auto") -> SmoothGuard:
@@ -32,12 +37,34 @@ def local_guard(policy: str | Path | Policy = "default", model: str | None = Non
     embedder = text.load_embedder(chosen.voting.embedder, device=named.device)
     return SmoothGuard(
         chosen,
-        sampler=hf.HFSampler(
-            lambda: hf.load(named.id, revision=named.revision, device=named.device, dtype=named.dtype),
-            max_new_tokens=named.max_new_tokens,
-            copies_per_batch=named.copies_per_batch,
-        ),
+        sampler=_sampler(named),
         embedder=embedder,
         sentiment=text.sentiment,
         scorers=text.scorers(embedder),
     )
+
+
+def _sampler(named: ModelSection) -> Sampler:
+    if named.endpoint is not None:
+        return remote.RemoteSampler(named.id, named.endpoint, max_new_tokens=named.max_new_tokens)
+    return hf.HFSampler(
+        lambda: hf.load(named.id, revision=named.revision, device=named.device, dtype=named.dtype),
+        max_new_tokens=named.max_new_tokens,
+        copies_per_batch=named.copies_per_batch,
+    )
+
+
+def shared_guard(
+    policy: str | Path | Policy = "default", model: str | None = None, device: str = "auto"
+) -> SmoothGuard:
+    """The process's guard for this policy, model and device, made by `local_guard` at the first asking.
+
+    For integrations: a step that is made anew with each request finds its model loaded. Arguments and errors are those
+    of `local_guard`.
+    """
+    chosen = Policy.load(policy)
+    key = (chosen.id, model, device)
+    with _sharing:
+        if key not in _shared:
+            _shared[key] = local_guard(chosen, model=model, device=device)
+        return _shared[key]

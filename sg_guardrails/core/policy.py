@@ -10,10 +10,28 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sg_guardrails.core import layers
+from sg_guardrails.core import layers, mistakes
 from sg_guardrails.core.errors import PolicyError
 from sg_guardrails.core.media import MediaLimits
-from sg_guardrails.core.rules import Rule, Section, Share
+from sg_guardrails.core.rules import Regex, Rule, Section, Share
+
+
+class Endpoint(Section):
+    """An OpenAI-compatible engine that serves the model: vLLM, SGLang, TGI, ``transformers serve``."""
+
+    url: str = Field(pattern=r"^https?://[^\s]+$")
+    """Base URL of its API, ``http://host:8000/v1``."""
+    key_variable: str | None = None
+    """Environment variable that holds the engine's key; None where it asks for none. A key never stands in a file."""
+    long_side: int | None = Field(None, ge=16)
+    """The model's input size, pixels: larger pictures are fitted to it before the noise, which the engine's own
+    downscaling would average away."""
+    connections: int = Field(32, ge=1, le=4096)
+    """Most requests under way at once."""
+    timeout_seconds: float = Field(60.0, gt=0)
+    """For one try of one copy."""
+    retries: int = Field(2, ge=0, le=20)
+    """After a lost connection, a timeout, or a status of 408, 409, 429 or 5xx; the client waits longer each time."""
 
 
 class ModelSection(Section):
@@ -29,6 +47,8 @@ class ModelSection(Section):
     """``auto``: the checkpoint's on an accelerator, float32 on a CPU."""
     max_new_tokens: int = Field(128, ge=1, le=8192)
     """Longest answer, tokens."""
+    endpoint: Endpoint | None = None
+    """Ask a served model over the network instead of loading one here; ``id`` is the name it is served under."""
     copies_per_batch: int = Field(64, ge=1)
     """Most copies in one ``generate`` call; halved by itself when memory runs out."""
 
@@ -123,11 +143,32 @@ class Limits(Section):
         return MediaLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_seconds=self.max_seconds)
 
 
+PRIVATE = (
+    r"(?s)-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)",
+    r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",
+    r"\b(?:sk|pk|rk|gh[oprsu]|github_pat|glpat|hf|xox[abprs]|AKIA|AIza)[-_]?[A-Za-z0-9][-_A-Za-z0-9]{14,}",
+    r"(?i)\b(?:password|passwd|passcode|secret|token|api[ _-]?key|authorization|bearer)\b(?:\s*(?:[:=]|is)\s*|\s+)\S+",
+    r"(?i)[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+",
+    r"\+?\d(?:[ ().-]{0,2}\d){7,}",
+)
+"""What `RecordSection.redact` takes out by default, RE2: private keys, JSON web tokens, vendors' API keys, what follows
+a word like "password", e-mail addresses, and runs of eight or more digits (telephone, card and account numbers)."""
+
+
 class RecordSection(Section):
     """What the log event holds beside digests and figures."""
 
     include_text: bool = False
-    """Write the question and the answers too. Off: they may hold personal data or the attack's own words."""
+    """Write the questions and the answers too. Off: they may hold personal data or the attack's own words."""
+    redact: tuple[str, ...] = PRIVATE
+    """RE2 patterns whose matches are replaced before a text is written. A list of your own replaces the default one."""
+
+    @field_validator("redact")
+    @classmethod
+    def _compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        if patterns:
+            Regex.model_validate({"regex": patterns})
+        return patterns
 
 
 class Policy(Section):
@@ -179,8 +220,8 @@ class Policy(Section):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, item['loc'][:8])) or 'policy'}: {item['msg']}" for item in error.errors()]
-            raise PolicyError(f"{where}: " + "; ".join(lines[:20])) from None
+            found = mistakes.told(error, data, cls.model_json_schema(), where)
+            raise PolicyError("; ".join(found), found) from None
         except RecursionError:
             raise PolicyError(f"{where}: conditions are nested too deeply") from None
 
