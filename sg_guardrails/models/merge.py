@@ -1,0 +1,126 @@
+"""Calls from many threads become few calls of one sampler: a short window, a bounded queue, first come first served."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+
+from sg_guardrails.core.errors import SamplingError
+from sg_guardrails.core.policy import Smoothing
+from sg_guardrails.core.types import Answer, Copy, Sampler
+
+WINDOW = 0.004
+"""Seconds that a batch waits for company, where the last one had some: a lone caller never waits."""
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    copies: tuple[Copy, ...]
+    smoothing: Smoothing
+    future: Future[list[Answer]] = field(default_factory=Future)
+
+
+class Merged:
+    """A sampler that asks another one for several callers at once.
+
+    Noise depends on a copy's seed alone, so what a caller gets does not depend on who else was in the batch (up to the
+    rounding of batched arithmetic). A batch that fails is asked again call by call: one bad request sinks no other.
+
+    Args:
+        sampler: What is asked. It is never called by two threads at the same time.
+        most_together: Copies in one call of it; a single caller's copies stay together whatever their number.
+        most_waiting: Copies that may wait. Beyond that a call fails at once with SamplingError, and the policy's
+            ``on_error`` decides: the queue never grows without bound.
+        window: Seconds to wait for company.
+    """
+
+    def __init__(
+        self, sampler: Sampler, *, most_together: int = 256, most_waiting: int = 4096, window: float = WINDOW
+    ) -> None:
+        self._sampler, self._window = sampler, window
+        self._most_together, self._most_waiting = most_together, most_waiting
+        self._waiting: deque[_Call] = deque()
+        self._changed = threading.Condition()
+        self._worker: threading.Thread | None = None
+        self._company = False
+
+    def __getattr__(self, name: str) -> object:
+        """What else the sampler can do: ``warm_up``, ``noisy_values``."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._sampler, name)
+
+    def __call__(self, copies: Sequence[Copy], smoothing: Smoothing) -> list[Answer]:
+        """One answer per copy, in order. Raises SamplingError if too many wait already, else as the sampler does."""
+        try:
+            return self.submit(copies, smoothing).result()
+        except CancelledError as error:
+            raise SamplingError("the request was cancelled before it was asked") from error
+
+    def submit(self, copies: Sequence[Copy], smoothing: Smoothing) -> Future[list[Answer]]:
+        """Queue a call; ``cancel()`` on the result takes it out again until its batch begins."""
+        call = _Call(tuple(copies), smoothing)
+        with self._changed:
+            waiting = sum(len(other.copies) for other in self._waiting if not other.future.cancelled())
+            if waiting + len(call.copies) > self._most_waiting and self._waiting:
+                raise SamplingError(f"the model is busy: {waiting} copies wait, the most is {self._most_waiting}")
+            self._waiting.append(call)
+            if self._worker is None or not self._worker.is_alive():  # a forked child has the object, not the thread
+                self._worker = threading.Thread(target=self._serve, name="smoothguard-merge", daemon=True)
+                self._worker.start()
+            self._changed.notify()
+        return call.future
+
+    def _serve(self) -> None:
+        """Ask batch after batch; the thread ends with the queue, so that an idle guard holds none."""
+        wait = self._window if self._company else 0.0
+        while True:
+            with self._changed:
+                if wait:
+                    self._changed.wait_for(self._full, timeout=wait)
+                batch = self._take()
+                if not batch:
+                    self._worker = None
+                    return
+            self._company = len(batch) > 1
+            self._run(batch)
+            wait = 0.0  # those who came in the meantime have waited a whole batch already
+
+    def _full(self) -> bool:
+        return sum(len(call.copies) for call in self._waiting) >= self._most_together
+
+    def _take(self) -> list[_Call]:
+        """The longest waiting calls that fit together; none overtakes another."""
+        batch: list[_Call] = []
+        size = 0
+        while self._waiting:
+            call = self._waiting[0]
+            fits = not batch or (
+                call.smoothing == batch[0].smoothing and size + len(call.copies) <= self._most_together
+            )
+            if not fits:
+                break
+            self._waiting.popleft()
+            if call.future.set_running_or_notify_cancel():
+                batch.append(call)
+                size += len(call.copies)
+        return batch
+
+    def _run(self, batch: Sequence[_Call]) -> None:
+        try:
+            answers = self._sampler([copy for call in batch for copy in call.copies], batch[0].smoothing)
+            if len(answers) != sum(len(call.copies) for call in batch):
+                raise SamplingError("the sampler gave another number of answers than it was asked for")  # noqa: TRY301
+        except Exception as error:  # noqa: BLE001 - whatever it is, each caller gets it and none waits forever
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+            else:
+                for call in batch:
+                    self._run([call])
+            return
+        rest = iter(answers)
+        for call in batch:
+            call.future.set_result([next(rest) for _ in call.copies])
