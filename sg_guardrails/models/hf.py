@@ -18,6 +18,7 @@ from sg_guardrails.core.policy import Smoothing
 from sg_guardrails.core.types import Answer, Copy, Prompt
 from sg_guardrails.models import chat, layouts, speech
 from sg_guardrails.models.loading import Handle, load
+from sg_guardrails.models.prefix import shared_prefix
 
 __all__ = ["HFSampler", "Handle", "encode", "load", "perturb"]
 
@@ -183,10 +184,12 @@ def perturb(handle: Handle, inputs: layouts.Inputs, copy: Copy, smoothing: Smoot
 
 
 def _generate(handle: Handle, jobs: Sequence[_Job], smoothing: Smoothing, max_new_tokens: int) -> list[str]:
-    batch = _collate(handle, [perturb(handle, job.inputs, job.copy, smoothing) for job in jobs])
+    batch = collate(handle, [perturb(handle, job.inputs, job.copy, smoothing) for job in jobs])
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens}
     if handle.transcribes:
         settings = speech.transcription(handle, batch, max_new_tokens)
+    elif (cache := shared_prefix(handle, batch)) is not None:
+        settings["past_key_values"] = cache
     generate: Any = handle.model.generate
     with speech.without_self_made_notices() if handle.transcribes else nullcontext():
         written = generate(**batch, **settings)
@@ -205,7 +208,7 @@ def _alike(jobs: Sequence[_Job]) -> list[list[_Job]]:
     return list(groups.values())
 
 
-def _collate(handle: Handle, rows: Sequence[layouts.Inputs]) -> dict[str, Tensor]:
+def collate(handle: Handle, rows: Sequence[layouts.Inputs]) -> dict[str, Tensor]:
     """One batch: texts padded on the left (the answer follows on the right), everything else put end to end."""
     batch: dict[str, Tensor] = {}
     for name, first in rows[0].items():
