@@ -15,6 +15,7 @@ from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.policy import Policy, Voting
 from sg_guardrails.eval_options import (
+    UTILITIES,
     ArmOption,
     BatchOption,
     DataOption,
@@ -26,7 +27,11 @@ from sg_guardrails.eval_options import (
     NeededOut,
     OutOption,
     PolicyOption,
+    SafetyJudge,
+    SplitOption,
+    SuffixOption,
     UrlOption,
+    alone,
     among,
     arms_of,
     console,
@@ -34,23 +39,27 @@ from sg_guardrails.eval_options import (
     finish,
     judge_of,
     numbers,
+    picked,
     recorded,
     safety_judge,
     safety_of,
+    speech_of,
+    utility_of,
     watch,
 )
 from sg_guardrails.evals import pope as popes
-from sg_guardrails.evals import report, terminal
+from sg_guardrails.evals import pope_answers, report, terminal
 from sg_guardrails.evals.ablation import Part, ablate
 from sg_guardrails.evals.compa import CompaOrder
 from sg_guardrails.evals.evaluate import Judge, evaluate
-from sg_guardrails.evals.llava_bench import LlavaBench, Reviews, recorded_reviews
-from sg_guardrails.evals.speech import Speech
+from sg_guardrails.evals.llava_bench import LlavaBench, recorded_reviews
+from sg_guardrails.evals.llava_reviews import Reviews, settled
 from sg_guardrails.evals.summary import Evaluation
+from sg_guardrails.redteam_cli import redteam
 
 evals = typer.Typer(no_args_is_help=True, help="Repeat the paper's evaluations, bare and guarded.")
 METHODS = ("sameness", "cosine", "kmeans")
-UTILITIES = ("pope", "llava-bench", "compa", "speech")
+evals.command()(redteam)
 
 
 @evals.callback()
@@ -61,12 +70,14 @@ def quiet() -> None:
 
 @evals.command()
 def pope(
+    context: typer.Context,
     data: DataOption,
     answers: Annotated[
         list[Path] | None, typer.Option(help="Score recorded answers (JSONL) without a model; may be repeated.")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="The folder of COCO val2014's pictures.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="random, popular or adversarial; may be repeated.")] = None,
+    split: SplitOption = None,
+    suffix: SuffixOption = None,
     model: ModelOption = None,
     policy: PolicyOption = "default",
     out: OutOption = None,
@@ -79,20 +90,23 @@ def pope(
     """POPE: is the object in the picture? Accuracy, precision, recall, F1 and yes ratio per split."""
     splits = among(split, popes.SPLITS, "--split")
     if answers:
+        alone(context, "--answers", "images", "suffix")
         benchmark = popes.Pope.read(data, splits=splits)
-        done = recorded(benchmark, {file: popes.recorded(benchmark, file) for file in answers})
+        done = recorded(benchmark, {file: pope_answers.recorded(benchmark, file) for file in answers})
         finish(done, out, as_json=as_json)
         return
     if images is None or out is None:
         raise GuardError("name --images DIR (COCO val2014) and --out DIR, or --answers FILE to score recorded answers")
     rules = Policy.load(policy)
-    benchmark = popes.Pope.read(data, images=images, splits=splits, limits=rules.limits.media)
+    benchmark = popes.Pope.read(data, images=images, splits=splits, suffix=suffix, limits=rules.limits.media)
     arms, about = arms_of(rules, model, device, batch, arm)
+    about |= {"suffix": "as in the data" if suffix is None else suffix, **picked(split=split)}
     finish(evaluate(benchmark, arms, out=out, about=about, limit=limit, watch=watch).evaluation, out, as_json=as_json)
 
 
 @evals.command("llava-bench")
 def llava_bench(
+    context: typer.Context,
     data: DataOption,
     reviews: Annotated[
         list[Path] | None, typer.Option("--reviews", "--answers", help="Score recorded reviews; may be repeated.")
@@ -112,6 +126,7 @@ def llava_bench(
 ) -> None:
     """LLaVA-Bench in the wild: open questions, scored by a judge relative to GPT-4's answers."""
     if reviews:
+        alone(context, "--answers", "images", "judge", "judge_url", "swapped")
         done = recorded(Reviews(), {file: recorded_reviews(file, data=data) for file in reviews})
         finish(done, out, as_json=as_json)
         return
@@ -120,9 +135,8 @@ def llava_bench(
     rules = Policy.load(policy)
     benchmark = LlavaBench.read(data, images=images, limits=rules.limits.media)
     name, said = judge_of(judge, judge_url, device)
-    asks = Judge(
-        f"{name}, both orders" if swapped else name, said, lambda rows: benchmark.reviews(rows, swapped=swapped)
-    )
+    name = f"{name}, both orders" if swapped else name
+    asks = Judge(name, said, lambda rows: benchmark.reviews(rows, swapped=swapped), settled)
     arms, about = arms_of(rules, model, device, batch, arm)
     result = evaluate(benchmark, arms, out=out, about=about, judge=asks, limit=limit, watch=watch)
     finish(result.evaluation, out, as_json=as_json)
@@ -137,9 +151,7 @@ def mm_safetybench(
     universal_image: Annotated[
         Path | None, typer.Option(help="The paper's protocol: this picture beside every plain question.")
     ] = None,
-    judge: Annotated[
-        str, typer.Option(help="scorers (this project's refusal head), openai:MODEL or hf:MODEL.")
-    ] = "scorers",
+    judge: SafetyJudge = "scorers",
     judge_url: UrlOption = None,
     model: ModelOption = None,
     policy: PolicyOption = "default",
@@ -154,6 +166,7 @@ def mm_safetybench(
     benchmark = safety_of(data, scenario, variant, universal_image, rules)
     asks = safety_judge(benchmark, judge, judge_url, rules, device)
     arms, about = arms_of(rules, model, device, batch, arm)
+    about |= picked(scenario=scenario, variant=variant)
     if universal_image is not None:
         about["universal image"] = Image.open(universal_image, limits=rules.limits.media).digest
     result = evaluate(benchmark, arms, out=out, about=about, judge=asks, limit=limit, watch=watch)
@@ -179,6 +192,7 @@ def compa(
     rules = Policy.load(policy)
     benchmark = CompaOrder.read(data, one_per_row=one_per_row, limits=rules.limits.media)
     arms, about = arms_of(rules, model, device, batch, arm)
+    about["clips"] = "one per row" if one_per_row else "all"
     finish(evaluate(benchmark, arms, out=out, about=about, limit=limit, watch=watch).evaluation, out, as_json=as_json)
 
 
@@ -196,7 +210,7 @@ def speech(
 ) -> None:
     """Word error rate on speech in LibriSpeech's layout, for Whisper-type models."""
     rules = Policy.load(policy)
-    benchmark = _speech(data, rules)
+    benchmark = speech_of(data, rules)
     arms, about = arms_of(rules, model, device, batch, arm)
     finish(evaluate(benchmark, arms, out=out, about=about, limit=limit, watch=watch).evaluation, out, as_json=as_json)
 
@@ -207,11 +221,13 @@ def ablation(
     utility: Annotated[str, typer.Option(help="Of which benchmark --utility-data is: pope, compa ...")] = "pope",
     utility_data: Annotated[Path | None, typer.Option(help="Right answers are counted on it, without attack.")] = None,
     images: Annotated[Path | None, typer.Option(help="POPE's or LLaVA-Bench's folder of pictures.")] = None,
+    split: SplitOption = None,
+    suffix: SuffixOption = None,
     safety_data: Annotated[Path | None, typer.Option(help="MM-SafetyBench: unsafe answers are counted on it.")] = None,
     scenario: Annotated[list[str] | None, typer.Option(help="Of MM-SafetyBench; may be repeated.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Of MM-SafetyBench; may be repeated.")] = None,
     universal_image: Annotated[Path | None, typer.Option(help="One adversarial picture for every question.")] = None,
-    judge: Annotated[str, typer.Option(help="scorers, openai:MODEL or hf:MODEL.")] = "scorers",
+    judge: SafetyJudge = "scorers",
     judge_url: UrlOption = None,
     sigma: Annotated[
         str, typer.Option(help="Comma-separated, in the policy's unit.")
@@ -229,8 +245,10 @@ def ablation(
     rules = Policy.load(policy)
     parts: list[Part] = []
     if utility_data is not None:
-        asker = (judge, judge_url, device)
-        parts.append(_utility(among([utility], UTILITIES, "--utility")[0], utility_data, images, rules, asker))
+        name, asker = among([utility], UTILITIES, "--utility")[0], (judge, judge_url, device)
+        parts.append(
+            utility_of(name, utility_data, images=images, splits=split, suffix=suffix, rules=rules, judge=asker)
+        )
     if safety_data is not None:
         safety = safety_of(safety_data, scenario, variant, universal_image, rules)
         parts.append(Part("robustness", safety, safety_judge(safety, judge, judge_url, rules, device)))
@@ -238,7 +256,7 @@ def ablation(
         raise GuardError("an ablation needs --utility-data (right answers), --safety-data (unsafe ones), or both")
     chosen = among([name.strip() for name in method.split(",")], METHODS, "--method")
     votings = [Voting.model_validate({**rules.voting.model_dump(), "method": name}) for name in chosen]
-    sigmas, many = numbers(sigma, "--sigma"), [int(n) for n in numbers(copies, "--copies")]
+    sigmas, many = numbers(sigma, "--sigma"), [int(n) for n in numbers(copies, "--copies", whole=True)]
     from sg_guardrails.eval_arms import bare, elector, guarded, named, with_noise  # noqa: PLC0415 - torch is slow to import
 
     # The rules have no part in it: the vote alone is measured.
@@ -252,7 +270,12 @@ def ablation(
         copies=many,
         methods=votings,
         out=out,
-        about={"model": vote_only.model.id, "policy": rules.id, "sigma": f"{rules.smoothing.image.space} units"},
+        about={
+            "model": vote_only.model.id,
+            "policy": rules.id,
+            "sigma": f"{rules.smoothing.image.space} units",
+            **picked(split=split, scenario=scenario, variant=variant),
+        },
         limit=limit,
         watch=watch,
     )
@@ -264,21 +287,6 @@ def ablation(
         terminal.print_ablation(done, console)
 
 
-def _utility(name: str, data: Path, images: Path | None, rules: Policy, asker: tuple[str, str | None, str]) -> Part:
-    limits = rules.limits.media
-    if name == "compa":
-        return Part("utility", CompaOrder.read(data, limits=limits))
-    if name == "speech":
-        return Part("utility", _speech(data, rules))
-    if name == "llava-bench":
-        bench = LlavaBench.read(data, images=images, limits=limits)
-        judge, said = judge_of(*asker)
-        return Part("utility", bench, Judge(judge, said, bench.reviews))
-    if images is None:
-        raise GuardError("POPE needs --images DIR (COCO val2014)")
-    return Part("utility", popes.Pope.read(data, images=images, limits=limits))
-
-
 @evals.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Results' folders (or summary.json files) of one benchmark.")],
@@ -288,9 +296,3 @@ def compare(
     """Compare runs with each other and with the paper's table, on one page."""
     read = [Evaluation.read(path) for path in runs]
     console.print(Text(str(report.write_comparison(read, page, with_published=published))), soft_wrap=True)
-
-
-def _speech(data: Path, rules: Policy) -> Speech:
-    from sg_guardrails.eval_arms import english_words  # noqa: PLC0415 - torch takes seconds; a bad policy is told first
-
-    return Speech.read(data, words=english_words, limits=rules.limits.media)

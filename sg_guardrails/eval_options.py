@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -16,9 +18,15 @@ from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.evals import judges, report, terminal
 from sg_guardrails.evals import mm_safetybench as mm
+from sg_guardrails.evals.ablation import Part
 from sg_guardrails.evals.base import Benchmark, Row, Trouble
+from sg_guardrails.evals.compa import CompaOrder
 from sg_guardrails.evals.evaluate import Judge, scored
+from sg_guardrails.evals.llava_bench import LlavaBench
+from sg_guardrails.evals.llava_reviews import settled
+from sg_guardrails.evals.pope import SPLITS, Pope
 from sg_guardrails.evals.run import Batched
+from sg_guardrails.evals.speech import Speech
 from sg_guardrails.evals.summary import Evaluation
 
 if TYPE_CHECKING:
@@ -26,6 +34,10 @@ if TYPE_CHECKING:
 
 console, err = Console(), Console(stderr=True)
 ARMS = ("bare", "guarded")
+ASKING = ("model", "policy", "device", "limit", "batch", "arm")
+"""Parameters of a command that only asking a model has a use for."""
+UTILITIES = ("pope", "llava-bench", "compa", "speech")
+"""Benchmarks on which right answers can be counted."""
 
 DataOption = Annotated[Path, typer.Option(help="The benchmark's folder, as its owners publish it.")]
 NeededOut = Annotated[Path, typer.Option(help="Results' folder; a killed run continues from it.")]
@@ -37,7 +49,15 @@ LimitOption = Annotated[int | None, typer.Option(min=1, help="Most items, spread
 BatchOption = Annotated[int, typer.Option(min=1, help="Items asked at once; a killed run asks at most so many again.")]
 ArmOption = Annotated[list[str] | None, typer.Option("--arm", help="bare or guarded; both where left out.")]
 JudgeOption = Annotated[
-    str | None, typer.Option(help="openai:MODEL, hf:MODEL (a local one), or scorers (mm-safetybench only).")
+    str | None, typer.Option(help="openai:MODEL, langchain:PROVIDER:MODEL or hf:MODEL (a local one).")
+]
+SafetyJudge = Annotated[
+    str,
+    typer.Option(help="scorers (this project's refusal head), openai:MODEL, langchain:PROVIDER:MODEL or hf:MODEL."),
+]
+SplitOption = Annotated[list[str] | None, typer.Option(help="random, popular or adversarial; may be repeated.")]
+SuffixOption = Annotated[
+    str | None, typer.Option(help='Asked after the question in the place of POPE\'s own words; "" asks it alone.')
 ]
 UrlOption = Annotated[str | None, typer.Option(help="Base URL of an OpenAI-compatible judge; its key: OPENAI_API_KEY.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -57,6 +77,24 @@ def recorded(benchmark: Benchmark, read: Mapping[Path, tuple[list[Row], list[Tro
     return scored(benchmark, rows, troubles, about={"model": "recorded", "answers": ", ".join(map(str, read))})
 
 
+def alone(context: typer.Context, option: str, *others: str) -> None:
+    """Refuse options that have no part beside `option`.
+
+    Raises:
+        GuardError: If one of `others`, named as parameters, or of those that all models share, was given.
+    """
+    sources = {name: context.get_parameter_source(name) for name in (*ASKING, *others)}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        named = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise GuardError(f"{option} scores what is recorded, all of it, and asks no model: leave out {named}")
+
+
+def picked(**options: Sequence[str] | None) -> dict[str, str]:
+    """What was chosen of the data, to tell an evaluation from another."""
+    return {name: ", ".join(sorted(values)) for name, values in options.items() if values}
+
+
 def arms_of(
     rules: Policy, model: str | None, device: str, batch: int, chosen: Sequence[str] | None
 ) -> tuple[dict[str, Batched], dict[str, str]]:
@@ -73,13 +111,23 @@ def arms_of(
 def judge_of(spec: str, url: str | None, device: str) -> tuple[str, Answerer]:
     """A judge that answers in words, and its name."""
     kind, _, model = spec.partition(":")
+    if url is not None and kind != "openai":
+        raise GuardError(f"--judge-url is the server of an openai:MODEL judge; --judge is {spec!r}")
     if kind == "openai" and model:
-        return spec, judges.endpoint(model, url=url)
+        return f"{spec} at {_host(url)}" if url else spec, judges.endpoint(model, url=url)
+    if kind == "langchain" and model:
+        return spec, judges.langchain(model)
     if kind == "hf" and model:
         from sg_guardrails.eval_arms import local_judge  # noqa: PLC0415 - torch is slow to import
 
         return spec, local_judge(model, device=device)
-    raise GuardError(f"--judge {spec!r}: name openai:MODEL or hf:MODEL")
+    raise GuardError(f"--judge {spec!r}: name openai:MODEL, langchain:PROVIDER:MODEL or hf:MODEL")
+
+
+def _host(url: str) -> str:
+    """Server and path, without what a URL may hold of a secret."""
+    parts = urlsplit(url)
+    return f"{parts.hostname or ''}:{parts.port}{parts.path}" if parts.port else f"{parts.hostname or ''}{parts.path}"
 
 
 def safety_of(
@@ -97,13 +145,46 @@ def safety_of(
 
 def safety_judge(benchmark: mm.MMSafetyBench, spec: str, url: str | None, rules: Policy, device: str) -> Judge:
     """The judge of MM-SafetyBench: the project's own scorers, or one that answers in words."""
-    if spec != "scorers":
+    if spec != "scorers" or url is not None:
         name, said = judge_of(spec, url, device)
         return Judge(name, said, benchmark.judging)
     from sg_guardrails.eval_arms import refusal_scorer  # noqa: PLC0415 - torch is slow to import
 
     judge = mm.scorer_judge(refusal_scorer(rules, device=device))
     return Judge("scorers", Batched(judge, 64), benchmark.judging)
+
+
+def utility_of(
+    name: str,
+    data: Path,
+    *,
+    images: Path | None,
+    splits: Sequence[str] | None,
+    suffix: str | None,
+    rules: Policy,
+    judge: tuple[str, str | None, str],
+) -> Part:
+    """The benchmark on which an ablation counts right answers; `judge` is its name, URL and device."""
+    limits = rules.limits.media
+    if name == "compa":
+        return Part("utility", CompaOrder.read(data, limits=limits))
+    if name == "speech":
+        return Part("utility", speech_of(data, rules))
+    if name == "llava-bench":
+        bench = LlavaBench.read(data, images=images, limits=limits)
+        called, said = judge_of(*judge)
+        return Part("utility", bench, Judge(called, said, bench.reviews, settled))
+    if images is None:
+        raise GuardError("POPE needs --images DIR (COCO val2014)")
+    chosen = among(splits, SPLITS, "--split")
+    return Part("utility", Pope.read(data, images=images, splits=chosen, suffix=suffix, limits=limits))
+
+
+def speech_of(data: Path, rules: Policy) -> Speech:
+    """Clips with transcripts, compared as Whisper's paper compares them."""
+    from sg_guardrails.eval_arms import english_words  # noqa: PLC0415 - torch takes seconds; a bad policy is told first
+
+    return Speech.read(data, words=english_words, limits=rules.limits.media)
 
 
 def finish(evaluation: Evaluation, folder: Path | None, *, as_json: bool) -> None:
@@ -134,10 +215,12 @@ def among(chosen: Sequence[str] | None, known: Sequence[str], option: str) -> tu
     return tuple(name for name in known if not chosen or name in chosen)
 
 
-def numbers(text: str, option: str) -> list[float]:
-    """Comma-separated numbers, sorted. Raises GuardError where they are none."""
+def numbers(text: str, option: str, *, whole: bool = False) -> list[float]:
+    """Comma-separated numbers over 0, sorted. Raises GuardError where they are none, or not whole ones."""
     try:
-        numbers = [float(part) for part in text.split(",")]
+        found = [float(part) for part in text.split(",")]
     except ValueError:
-        raise GuardError(f"{option} {text!r}: numbers, separated by commas") from None
-    return sorted(set(numbers))
+        found = []
+    if not found or not all(0 < number < inf and (number.is_integer() or not whole) for number in found):
+        raise GuardError(f"{option} {text!r}: {'whole ' if whole else ''}numbers over 0, separated by commas")
+    return sorted(set(found))

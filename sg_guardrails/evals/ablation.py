@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.policy import Voting
+from sg_guardrails.evals import files
 from sg_guardrails.evals.base import RESAMPLES, Benchmark, Figure, Row
 from sg_guardrails.evals.evaluate import Judge, Watch
 from sg_guardrails.evals.run import Answerer, run
@@ -70,10 +71,7 @@ class Ablation:
 
     def write(self, folder: Path) -> Path:
         """Write ``ablation.json`` into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / ABLATION
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        return path
+        return files.write(folder / ABLATION, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Ablation:
@@ -121,13 +119,14 @@ def ablate(
     """
     if not parts or not sigmas or not copies or not methods:
         raise GuardError("an ablation needs a benchmark, a sigma, a number of copies and a voting method")
+    files.writable(out)
     grid = [Setting(sigma, n, way.method) for sigma in sorted(sigmas) for n in sorted(copies) for way in methods]
     votings: dict[str, Voting] = {way.method: way for way in methods}
     most = max(copies)
     hits: dict[Kind, NDArray[np.float64]] = {}
     named = dict(about or {})
     for part in parts:
-        ask = _Asker(part, out / part.kind, named, limit, watch)
+        ask = _Asker(part, out / part.kind, {**named, **files.identity(part.benchmark.items)}, limit, watch)
         columns = [ask.decided("bare", ask.rows("bare", bare))]
         for sigma in sorted(sigmas):
             rows = ask.rows(f"sigma-{sigma:g}-copies-{most}", under(sigma, most))
@@ -187,7 +186,9 @@ class _Asker:
         if self.part.judge is not None:
             rule, judge = self.part.judge.asks(rows), self.part.judge
             about = {**self.about, "asked": name, "judge": judge.name}
-            rows = run(rule, judge.answer, out=self.out / f"{name}-judged", about=about).rows
+            with self.watch(f"{self.part.kind}, {name}, judging") as progress:
+                said = run(rule, judge.answer, out=self.out / f"{name}-judged", about=about, progress=progress)
+            rows = judge.settle(said.rows)
         return {row.key: hit for row in rows if (hit := rule.hit(row)) is not None}
 
 

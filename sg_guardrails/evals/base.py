@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,10 @@ class Item:
     """Reads the item's media only when it is asked; raises MediaError where they cannot be read."""
     expected: str = ""
     """The right answer, where there is one."""
+    text: str = ""
+    """What is asked in words: a kept answer to other words is not this item's."""
+    media: Path | None = None
+    """The file that is shown or played beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,8 @@ class Row:
     copies: int = 0
     agreement: float | None = None
     answers: tuple[str, ...] = ()
+    asked: str = ""
+    """Digest of the item's words."""
 
     @property
     def counts(self) -> bool:
@@ -210,18 +217,22 @@ def open_clip(path: Path, limits: MediaLimits) -> Audio:
         raise MediaError(f"{path.name}: {error}") from error
 
 
-def present(path: Path, *, source: str) -> Path:
+def present(path: Path, *, source: str = "") -> Path:
     """`path`, if it is there.
 
     Raises:
-        GuardError: If it is not; names the file and where its owners publish it.
+        GuardError: If it is not; names the file and where its owners publish it, where they do.
     """
-    if not path.exists():
-        raise GuardError(f"{path} is missing; its owners publish it at {source}")
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise GuardError(f"{path}: cannot be read: {error.strerror or type(error).__name__}") from error
+    if not there:
+        raise GuardError(f"{path} is missing" + (f"; its owners publish it at {source}" if source else ""))
     return path
 
 
-def read_lines(path: Path, *, source: str) -> tuple[list[tuple[int, Mapping[str, Any]]], list[Trouble]]:
+def read_lines(path: Path, *, source: str = "") -> tuple[list[tuple[int, Mapping[str, Any]]], list[Trouble]]:
     """The objects of a JSONL file with their line numbers, and the lines that hold none. Blank lines are nothing.
 
     Raises:
@@ -238,16 +249,28 @@ def read_lines(path: Path, *, source: str) -> tuple[list[tuple[int, Mapping[str,
                 value = None
             if isinstance(value, dict):
                 rows.append((number, value))
-            else:
-                troubles.append(Trouble(f"{path.name}:{number}", "not a JSON object", "broken lines"))
+                continue
+            what = "not a JSON object"
+            if line.lstrip().startswith("[") and not rows and not troubles:
+                what += ": one object per line is read, no JSON array (jq -c '.[]' turns one into lines)"
+            troubles.append(Trouble(f"{path.name}:{number}", what, "broken lines"))
     except OSError as error:
         raise GuardError(f"{path}: cannot be read: {error.strerror or type(error).__name__}") from error
     return rows, troubles
 
 
+def plain_id(value: object) -> str | None:
+    """Ids are numbers in some files and strings in others."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open("rb") as file:
+        wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as PowerShell's > writes
     # Bytes that are no UTF-8 break their own line alone; a byte order mark at the start is nothing.
-    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+    with path.open(encoding="utf-16" if wide else "utf-8-sig", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield number, line

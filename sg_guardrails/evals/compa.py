@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.media import DEFAULT_LIMITS, MediaLimits
 from sg_guardrails.core.types import Prompt
 from sg_guardrails.evals.base import Figure, Item, Row, Scores, Trouble, open_clip, present
+from sg_guardrails.evals.files import shown
 
 SOURCE = "https://github.com/Sreyan88/CompA (CompA-order)"
 BENCHMARK, FILES = "CompA_order_benchmark.csv", "CompA_order_files"
@@ -56,7 +57,8 @@ class CompaOrder:
             limits: Bounds on clips.
 
         Raises:
-            GuardError: If the table or the folder of clips is missing; names where its owners publish it.
+            GuardError: If the table is missing, or the folder holds none of its clips; names where their owners
+                publish them.
         """
         path, folder = present(data / BENCHMARK, source=SOURCE), present(data / FILES, source=SOURCE)
         questions: list[Question] = []
@@ -78,20 +80,25 @@ class CompaOrder:
                 captions = tuple(caption for *_, caption in whole)
                 for right in (drawn,) if one_per_row else range(len(whole)):
                     slot, clip, _ = whole[right]
-                    questions.append(Question(f"{number}:{slot}", clip, captions, right))
+                    questions.append(Question(f"{number}:{slot}", Path(clip).name, captions, right))
+        shown(folder, (folder / asked.clip for asked in questions), source=SOURCE)
         return cls(tuple(questions), tuple(troubles), folder, limits)
 
     @cached_property
     def items(self) -> list[Item]:
         """Every clip as an item; it is opened when it is asked about."""
-        return [
-            Item(asked.key, WAYS[len(asked.captions)], self._prompt(asked), str(asked.right + 1))
-            for asked in self.questions
-        ]
+        return [self._item(asked) for asked in self.questions]
 
-    def _prompt(self, asked: Question) -> Callable[[], Prompt]:
-        path, limits = self.folder / Path(asked.clip).name, self.limits
-        return lambda: Prompt.ask(question(asked.captions), open_clip(path, limits))
+    def _item(self, asked: Question) -> Item:
+        path, text, limits = self.folder / asked.clip, question(asked.captions), self.limits
+        return Item(
+            asked.key,
+            WAYS[len(asked.captions)],
+            lambda: Prompt.ask(text, open_clip(path, limits)),
+            str(asked.right + 1),
+            text,
+            path,
+        )
 
     @cached_property
     def _expected(self) -> dict[str, tuple[int, int]]:
@@ -115,12 +122,11 @@ class CompaOrder:
 
 
 def question(captions: Sequence[str]) -> str:
-    """The multiple choice as the paper's code words it."""
+    """The multiple choice as the paper's code words it: it names three numbers beside two captions too."""
     lines = "\n".join(f"{number}. {caption}" for number, caption in enumerate(captions, start=1))
-    numbers = "1 or 2" if len(captions) == 2 else "1, 2, or 3"
     return (
         "Given the audio above, which of the following captions best describes it?\n"
-        f"{lines}\nAnswer with the number ({numbers}) of the best matching caption:"
+        f"{lines}\nAnswer with the number (1, 2, or 3) of the best matching caption:"
     )
 
 

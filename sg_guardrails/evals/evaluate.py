@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sg_guardrails.evals.base import Benchmark, Row, Trouble
+from sg_guardrails.evals.files import identity, writable
 from sg_guardrails.evals.run import Answerer, Attack, Progress, run
 from sg_guardrails.evals.summary import Arm, Evaluation, lost, paired, versions
 
@@ -25,6 +26,8 @@ class Judge:
     """Answers the judging prompts; its raw words are kept."""
     asks: Callable[[Sequence[Row]], Benchmark]
     """Makes a benchmark of judging prompts from an arm's rows; its scores are the arm's scores."""
+    settle: Callable[[Sequence[Row]], Sequence[Row]] = list
+    """Makes one verdict per item where several were asked for, in both orders of a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Arms:
     rows: Mapping[str, tuple[Row, ...]]
     """By arm: what was answered."""
     verdicts: Mapping[str, tuple[Row, ...]]
-    """By arm: what the judge said, where there was one."""
+    """By arm: what the judge said of each item, where there was one."""
 
 
 def evaluate(
@@ -55,13 +58,17 @@ def evaluate(
         benchmark: The items.
         arms: Who answers, by name: usually ``bare`` and ``guarded``, in this order for the paired test.
         out: Where journals are kept, ``<out>/<arm>`` and ``<out>/<arm>-judged``.
-        about: What tells this evaluation from another: model, policy ...
+        about: What tells this evaluation from another: model, policy ... The data's digests are added to it.
         attack: What happens to each prompt first.
         judge: Who decides, where the benchmark needs one.
         limit: Most items, spread evenly over the groups.
         watch: Shows progress.
+
+    Raises:
+        GuardError: If `out` cannot be written, or an arm's folder there holds another run.
     """
-    named = dict(about or {})
+    writable(out)
+    named = {**(about or {}), **identity(benchmark.items)}
     rows: dict[str, tuple[Row, ...]] = {}
     verdicts: dict[str, tuple[Row, ...]] = {}
     results: dict[str, Arm] = {}
@@ -81,10 +88,10 @@ def evaluate(
         judged = {**named, "arm": name, "judge": judge.name}
         with watch(f"{name}, judging") as progress:
             said = run(rule, judge.answer, out=out / f"{name}-judged", about=judged, progress=progress)
-        verdicts[name] = said.rows
+        verdicts[name] = tuple(judge.settle(said.rows))
         troubles += said.troubles
-        undecided = sum(rule.hit(row) is None for row in said.rows)
-        results[name] = Arm.of(done.rows, rule.scores(said.rows), more={"undecided": undecided})
+        undecided = sum(rule.hit(row) is None for row in verdicts[name])
+        results[name] = Arm.of(done.rows, rule.scores(verdicts[name]), more={"undecided": undecided})
     decided = verdicts if judge else rows
     more = {"judge": judge.name} if judge else {}
     losses = {name: [*lost(rows[name]), *lost(verdicts.get(name, ()))] for name in arms}

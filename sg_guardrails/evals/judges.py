@@ -72,6 +72,30 @@ def chat(model: ChatModel) -> Callable[[Prompt], str]:
     return judge
 
 
+def langchain(spec: str) -> Callable[[Prompt], str]:
+    """A judge from one of LangChain's own providers, named ``PROVIDER:MODEL`` (``anthropic:claude-sonnet-4-5``).
+
+    The provider is looked up in LangChain's table, never imported by a name of the caller's; its key is in the
+    environment variable that it reads.
+
+    Raises:
+        ModelError: If LangChain or the provider's package is not installed, the provider is unknown, or it has no key.
+    """
+    provider, _, model = spec.partition(":")
+    if not provider or not model:
+        raise ModelError(f"a LangChain judge is PROVIDER:MODEL (anthropic:claude-sonnet-4-5), not {spec!r}")
+    try:
+        from langchain.chat_models import init_chat_model  # noqa: PLC0415 - only this judge needs it
+
+        return chat(init_chat_model(model, model_provider=provider, temperature=0.0))
+    except ImportError as error:
+        raise ModelError(f"this judge needs LangChain and its {provider} package: {error}") from error
+    except Exception as error:  # every provider has its own; its text may hold a key, so it stays out
+        raise ModelError(
+            f"LangChain cannot make {spec!r} ({type(error).__name__}): is {provider} one of its providers, its key set?"
+        ) from error
+
+
 def _said(prompt: Prompt) -> list[tuple[str, str]]:
     if prompt.media:
         raise MediaError("these judges read text alone")

@@ -12,14 +12,15 @@ import jinja2
 from markupsafe import Markup
 
 from sg_guardrails.core.errors import GuardError
-from sg_guardrails.evals import published
+from sg_guardrails.evals import files, published
 from sg_guardrails.evals.ablation import Ablation, Cell
 from sg_guardrails.evals.base import Figure
 from sg_guardrails.evals.summary import Evaluation
 
 COLOURS = ("#64748b", "#0f766e", "#b45309", "#7c3aed", "#be123c", "#0369a1", "#4d7c0f", "#a21caf")
 """First the bare model's grey, then the guard's green."""
-LONGEST_LABEL, FEW = 44, 4
+LONGEST_LABEL, NARROW, FEW = 44, 14, 4
+"""Characters of a label beside a chart and over one of several; groups that are shown one by one."""
 _PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("sg_guardrails.evals", "templates"),
     autoescape=True,
@@ -83,15 +84,16 @@ def write_comparison(evaluations: Sequence[Evaluation], path: Path, *, with_publ
         raise GuardError(f"runs of one benchmark are compared; these are of {', '.join(sorted(names)) or 'none'}")
     benchmark = names.pop()
     everyone = [*evaluations, *(published.published(benchmark) if with_published else ())]
-    series = [line for run in everyone for line in _series(run, prefix=f"{_model(run)}, ")]
+    labelled = list(zip(_labels(everyone), everyone, strict=True))
+    series = [line for label, run in labelled for line in _series(run, prefix=f"{label}, ")]
     chart = _forest(series, everyone[0].headline)
-    rows = [(f"{_model(run)}, {name}", arm) for run in everyone for name, arm in run.arms.items()]
+    rows = [(f"{label}, {name}", arm) for label, run in labelled for name, arm in run.arms.items()]
     groups = list(dict.fromkeys(group for _, arm in rows for group in arm.scores))
     return _write(
         "compare.html.j2",
         path,
         benchmark=benchmark,
-        runs=everyone,
+        runs=labelled,
         rows=rows,
         groups=groups,
         metrics=_metrics(everyone),
@@ -127,8 +129,8 @@ def _series(evaluation: Evaluation, *, prefix: str) -> list[_Series]:
 
 
 def _short(label: str) -> str:
-    """A label that leaves a chart its room."""
-    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 3]}..."
+    """A label that leaves a chart its room: what tells one line from the next stands at its end."""
+    return label if len(label) <= LONGEST_LABEL else f"{label[:10]}...{label[13 - LONGEST_LABEL :]}"
 
 
 def _metrics(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -144,10 +146,20 @@ def _model(evaluation: Evaluation) -> str:
     return f"{model} (published)" if evaluation.about.get("source") == published.SOURCE else model or evaluation.title
 
 
+def _labels(evaluations: Sequence[Evaluation]) -> list[str]:
+    """A run's model; beside it what tells it from other runs of that model, in the end its place."""
+    labels = [_model(run) for run in evaluations]
+    for name in ("policy", "answers"):
+        again = [labels.count(label) > 1 and name in run.about for label, run in zip(labels, evaluations, strict=True)]
+        labels = [
+            f"{label}, {run.about[name]}" if twice else label
+            for label, run, twice in zip(labels, evaluations, again, strict=True)
+        ]
+    return [f"{label}, run {place}" if labels.count(label) > 1 else label for place, label in enumerate(labels, 1)]
+
+
 def _write(template: str, path: Path, **content: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_PAGES.get_template(template).render(**content), encoding="utf-8")
-    return path
+    return files.write(path, _PAGES.get_template(template).render(**content))
 
 
 def _bars(series: Sequence[_Series], headline: str) -> Markup:
@@ -191,7 +203,7 @@ def _forest(series: Sequence[_Series], headline: str) -> Markup:
                 axes.plot(figure.value, index, "o", color=colour)
                 if figure.low is not None:
                     axes.plot([figure.low, figure.high], [index, index], color=colour, linewidth=2)
-            axes.set_title(_short(group), fontsize=10, loc="left")
+            axes.set_title(group if len(group) <= NARROW else f"{group[:NARROW]}...", fontsize=10, loc="left")
             axes.set_xlabel(headline)
             axes.grid(axis="x", color="#e2e8f0")
         panels[0].set_yticks(range(len(series)), [line.label for line in series])

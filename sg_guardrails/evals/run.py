@@ -14,6 +14,7 @@ from typing import IO, Any, get_args
 from sg_guardrails.core.errors import GuardError, MediaError, ModelError, PolicyError, SamplingError
 from sg_guardrails.core.types import Prompt
 from sg_guardrails.evals.base import Benchmark, Item, Reply, Row, RowStatus, Trouble, read_lines
+from sg_guardrails.evals.files import digest, writable
 
 JOURNAL, IDENTITY = "items.jsonl", "run.json"
 MOST_FAILURES = 20
@@ -60,7 +61,7 @@ def run(
 
     {bare, guarded} x {clean, attacked} are four calls with a folder each. A row is written as soon as its item is
     answered; a torn last line is cut off and its item asked again; failed items are asked again by the next call,
-    unreadable ones are not.
+    and so are items whose words have changed (a judge's, when the answer to judge has); unreadable ones are not.
 
     Args:
         benchmark: The items.
@@ -72,18 +73,15 @@ def run(
         progress: Told how far the run is.
 
     Raises:
-        GuardError: If `out` holds another run, or another process is writing to it.
+        GuardError: If `out` holds another run, cannot be written, or another process is writing to it.
         ModelError: If the model cannot be loaded.
         SamplingError: If `MOST_FAILURES` items fail in a row.
     """
     chosen = spread(benchmark.items, limit)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / JOURNAL).open("a+b") as journal, _alone(journal, out):
+    with _journal(out) as journal, _alone(journal, out):
         _same_run(out / IDENTITY, {"benchmark": benchmark.name, **(about or {})})
         known, troubles = _read(journal, out / JOURNAL)
-        rows = {
-            item.key: known[item.key] for item in chosen if item.key in known and known[item.key].status != "failed"
-        }
+        rows = {item.key: known[item.key] for item in chosen if item.key in known and _kept(known[item.key], item)}
         left = [item for item in chosen if item.key not in rows]
         failures = 0
         if progress is not None:
@@ -115,18 +113,28 @@ def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
     return [items[index] for index in sorted(index for _, index in sorted(turns)[:limit])]
 
 
+def _words(item: Item) -> str:
+    return digest(item.text) if item.text else ""
+
+
+def _kept(row: Row, item: Item) -> bool:
+    return row.status != "failed" and row.asked == _words(item)
+
+
 def _asked(items: Sequence[Item], answer: Answerer, attack: Attack | None) -> Iterator[list[Row]]:
     """The items' rows, a batch at a time."""
     size = answer.size if isinstance(answer, Batched) else 1
     for start in range(0, len(items), size):
         rows: list[Row] = []
         prompts: list[tuple[Item, Prompt]] = []
+        words = {item.key: _words(item) for item in items[start : start + size]}
         for item in items[start : start + size]:
             try:
                 prompts.append((item, item.prompt() if attack is None else attack(item.prompt())))
             except MediaError as error:
                 rows.append(Row(item.key, item.group, "unreadable", detail=str(error)))
-        yield rows + (_answered(prompts, answer) if prompts else [])
+        rows += _answered(prompts, answer) if prompts else []
+        yield [replace(row, asked=words[row.key]) for row in rows]
 
 
 def _answered(asked: Sequence[tuple[Item, Prompt]], answer: Answerer) -> list[Row]:
@@ -194,7 +202,8 @@ def _parsed(line: Mapping[str, Any]) -> Row | None:
         row = Row(**{**line, "answers": tuple(line.get("answers", ()))})
     except TypeError:
         return None
-    texts, numbers = (row.key, row.group, row.text, row.detail, *row.answers), (row.seconds, row.copies)
+    texts = (row.key, row.group, row.text, row.detail, row.asked, *row.answers)
+    numbers = (row.seconds, row.copies)
     sound = all(isinstance(text, str) for text in texts) and all(isinstance(number, int | float) for number in numbers)
     return row if sound and row.status in get_args(RowStatus) else None
 
@@ -206,12 +215,26 @@ def _same_run(path: Path, about: Mapping[str, str]) -> None:
         draft.replace(path)  # whole or not at all, whenever a kill comes
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise GuardError(f"{path} is broken; choose another folder for this run, or delete the file") from error
-    if before != about:
-        names = sorted(name for name in before.keys() | about.keys() if before.get(name) != about.get(name))
-        raise GuardError(f"{path.parent} holds another run (it differs in {', '.join(names)}); choose another folder")
+    names = sorted(name for name in before.keys() | about.keys() if before.get(name) != about.get(name))
+    if names:
+        differs = "; ".join(
+            f"{name}: {before.get(name, 'none')} there, {about.get(name, 'none')} now" for name in names
+        )
+        raise GuardError(f"{path.parent} holds another run ({differs}); choose another folder")
+
+
+@contextmanager
+def _journal(out: Path) -> Iterator[IO[bytes]]:
+    path = writable(out) / JOURNAL
+    try:
+        journal = path.open("a+b")
+    except OSError as error:
+        raise GuardError(f"{path}: cannot be written: {error.strerror or type(error).__name__}") from error
+    with journal:
+        yield journal
 
 
 @contextmanager

@@ -72,7 +72,7 @@ class Speech:
     @cached_property
     def items(self) -> list[Item]:
         """Every clip as an item; it is opened when it is asked about."""
-        return [Item(name, "all", self._prompt(path), said) for name, path, said in self.clips]
+        return [Item(name, "all", self._prompt(path), said, self.prompt, path) for name, path, said in self.clips]
 
     def _prompt(self, path: Path) -> Callable[[], Prompt]:
         return lambda: Prompt.ask(self.prompt, open_clip(path, self.limits))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sg_guardrails.core.errors import GuardError
+from sg_guardrails.evals import files
 from sg_guardrails.evals.base import Benchmark, Figure, Paired, Row, Scores, Trouble
 
 SUMMARY = "summary.json"
@@ -61,10 +62,7 @@ class Evaluation:
 
     def write(self, folder: Path) -> Path:
         """Write ``summary.json`` into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / SUMMARY
-        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        return path
+        return files.write(folder / SUMMARY, json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:

@@ -63,6 +63,22 @@ def test_lines_that_are_no_objects_are_named_and_the_rest_is_read(tmp_path):
     assert {trouble.kind for trouble in troubles} == {"broken lines"}
 
 
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_file_as_powershell_writes_it_is_read(tmp_path, codec):
+    mark = {"utf-16": b"", "utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}[codec]
+    (tmp_path / "rows.jsonl").write_bytes(mark + '{"a": "\u00e9"}\r\n{"a": 2}\r\n'.encode(codec))
+    rows, troubles = read_lines(tmp_path / "rows.jsonl")
+    assert ([row["a"] for _, row in rows], troubles) == (["\u00e9", 2], [])
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1}, {"a": 2}]', '[\n {"a": 1},\n {"a": 2}\n]'])
+def test_a_json_array_is_told_from_lines(tmp_path, text):
+    (tmp_path / "rows.json").write_text(text)
+    _, troubles = read_lines(tmp_path / "rows.json")
+    assert "one object per line is read, no JSON array" in str(troubles[0])
+    assert [trouble.kind for trouble in troubles] == ["broken lines"] * len(troubles)
+
+
 def test_a_line_nested_too_deep_is_broken_not_fatal(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text("[" * 200_000 + "\n" + '{"a": 1}\n')
@@ -73,5 +89,9 @@ def test_a_line_nested_too_deep_is_broken_not_fatal(tmp_path):
 def test_a_missing_file_is_named_with_where_its_owners_publish_it(tmp_path):
     with pytest.raises(GuardError, match=r"gone\.json is missing; its owners publish it at https://example\.org"):
         present(tmp_path / "gone.json", source="https://example.org")
+    with pytest.raises(GuardError, match=r"gone\.json is missing$"):
+        read_lines(tmp_path / "gone.json")
     with pytest.raises(GuardError, match="cannot be read"):
         read_lines(tmp_path, source="nowhere")
+    with pytest.raises(GuardError, match=r"missing|cannot be read"):
+        present(tmp_path / ("n" * 300))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 
 import pytest
 
@@ -81,6 +82,48 @@ def test_a_langchain_chat_model_judges():
     models = pytest.importorskip("langchain_core.language_models.fake_chat_models")
     model = models.GenericFakeChatModel(messages=iter(["9 8\nGood."]))
     assert judges.chat(model)(ASKED) == "9 8\nGood."
+
+
+def test_a_langchain_provider_is_named_and_its_model_judges(served, monkeypatch):
+    """The real init_chat_model and a real client, against a local server."""
+    pytest.importorskip("langchain_openai")
+    url, seen, _ = served
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("OPENAI_API_BASE", url)
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    assert judges.langchain("openai:m")(ASKED) == "8 7\nFine."
+    assert (seen[0]["model"], seen[0]["temperature"]) == ("m", 0.0)
+
+
+def test_a_langchain_provider_is_looked_up_in_langchains_table(monkeypatch):
+    models = pytest.importorskip("langchain.chat_models")
+    fakes = pytest.importorskip("langchain_core.language_models.fake_chat_models")
+    asked = []
+
+    def init(model, **options):
+        asked.append((model, options))
+        return fakes.GenericFakeChatModel(messages=iter(["9 8\nGood."]))
+
+    monkeypatch.setattr(models, "init_chat_model", init)
+    assert judges.langchain("anthropic:claude:v1")(ASKED) == "9 8\nGood."
+    assert asked == [("claude:v1", {"model_provider": "anthropic", "temperature": 0.0})]
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("gpt-5", "PROVIDER:MODEL"),
+        (":gpt-5", "PROVIDER:MODEL"),
+        ("os.system:x", "os.system"),  # no import path: LangChain's table alone is looked in
+        ("anthropic:claude", "langchain-anthropic|langchain_anthropic"),
+    ],
+)
+def test_a_langchain_judge_that_cannot_be_made_says_why(spec, told):
+    pytest.importorskip("langchain.chat_models")
+    if spec.startswith("anthropic") and find_spec("langchain_anthropic"):
+        pytest.skip("the provider's package is installed")
+    with pytest.raises(ModelError, match=told):
+        judges.langchain(spec)
 
 
 def test_judges_read_text_alone():

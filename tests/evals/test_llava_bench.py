@@ -7,9 +7,10 @@ import json
 import pytest
 
 from sg_guardrails.core.errors import GuardError
-from sg_guardrails.evals.base import Row
+from sg_guardrails.evals.base import Paired, Row
 from sg_guardrails.evals.evaluate import Judge, evaluate
-from sg_guardrails.evals.llava_bench import LlavaBench, Reviews, recorded_reviews
+from sg_guardrails.evals.llava_bench import LlavaBench, recorded_reviews
+from sg_guardrails.evals.llava_reviews import Reviews, settled
 from sg_guardrails.testing import fake_image
 
 CATEGORIES = ("conv", "detail", "complex")
@@ -79,11 +80,43 @@ def test_both_orders_cancel_a_judges_liking_for_a_place(data, tmp_path):
     def first_is_best(_):
         return "9 6"
 
-    judge = Judge("first", first_is_best, lambda rows: bench.reviews(rows, swapped=True))
+    judge = Judge("first", first_is_best, lambda rows: bench.reviews(rows, swapped=True), settled)
     done = evaluate(bench, equal, out=tmp_path / "out", judge=judge).evaluation
     assert done.arms["bare"].scores["all"]["relative"].value == pytest.approx(100)
     one = evaluate(bench, equal, out=tmp_path / "one", judge=Judge("first", first_is_best, bench.reviews)).evaluation
     assert one.arms["bare"].scores["all"]["relative"].value == pytest.approx(100 * 6 / 9)
+
+
+def test_a_question_judged_in_both_orders_is_one_pair_of_the_paired_test(data, tmp_path):
+    """The reference is 8 to 6 where it stands first and 6 to 7 where it stands second: the mean decides."""
+    bench = LlavaBench.read(data)
+
+    def judge(prompt):
+        candidate_first = "[Assistant 1]\nGood" in prompt.question or "[Assistant 1]\nBad" in prompt.question
+        if "Bad" in prompt.question:
+            return "2 8" if candidate_first else "8 2"
+        return "9 5" if candidate_first else "8 6"
+
+    arms = {"bare": lambda _: "Bad.", "guarded": lambda _: "Good."}
+    asks = Judge("j", judge, lambda rows: bench.reviews(rows, swapped=True), settled)
+    done = evaluate(bench, arms, out=tmp_path / "out", judge=asks)
+    assert done.evaluation.paired["all"] == Paired(0, 0, 6, 0, 2 / 2**6)
+    assert done.evaluation.arms["guarded"].scores["all"]["relative"].value == pytest.approx(100 * 7.5 / 6.5)
+    assert [row.key for row in done.verdicts["bare"]] == [str(i) for i in range(6)]
+    raw = (tmp_path / "out" / "bare-judged" / "items.jsonl").read_text().splitlines()
+    assert len(raw) == 12  # both orders are kept in the judge's own words
+
+
+def test_one_order_without_scores_leaves_the_question_undecided(data, tmp_path):
+    bench = LlavaBench.read(data)
+    judge = Judge(
+        "half",
+        lambda prompt: "8 7" if "[Assistant 1]\nReference" in prompt.question else "Both are fine.",
+        lambda rows: bench.reviews(rows, swapped=True),
+        settled,
+    )
+    arm = evaluate(bench, {"bare": lambda _: "An answer."}, out=tmp_path / "out", judge=judge).evaluation.arms["bare"]
+    assert (arm.counts["undecided"], arm.scores["all"]["relative"].value) == (6, None)
 
 
 @pytest.mark.parametrize("review", ["8, 7\nx", "8 7", "8.0 7.0\n"])
@@ -117,6 +150,59 @@ def test_recorded_reviews_are_scored_as_the_official_summary_does(data, tmp_path
     assert sorted(trouble.kind for trouble in troubles) == sorted(
         ["broken lines", "undecided", "duplicates", "unmatched", "unanswered", "unanswered", "unanswered"]
     )
+
+
+def review(tmp_path, *lines, data=None):
+    file = tmp_path / "reviews.jsonl"
+    file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    rows, troubles = recorded_reviews(file, data=data)
+    return Reviews().scores(rows), [(trouble.kind, trouble.where) for trouble in troubles]
+
+
+def test_reviews_without_category_or_id_count_as_the_official_summary_counts_them(tmp_path):
+    conv = {"question_id": 0, "category": "llava_bench_conv", "tuple": [8, 4]}
+    scores, troubles = review(
+        tmp_path,
+        conv,
+        {"question_id": 1, "tuple": [8, 8]},
+        {"question_id": 2, "category": "other", "tuple": [8, 8]},
+        {"question_id": 3, "category": ["conv"], "tuple": [8, 8]},
+        {"question_id": None, "category": "conv", "tuple": [8, 8]},
+        {"category": "conv", "tuple": [8, 8]},
+        {"question_id": {"id": 1}, "category": "conv", "tuple": [8, 8]},
+    )
+    assert scores["all"]["relative"].value == pytest.approx(100 * 52 / 56)
+    assert scores["conv"]["relative"].value == pytest.approx(100 * 28 / 32)
+    assert scores.keys() == {"all", "conv"}
+    assert troubles == [("without category", f"reviews.jsonl:{n}") for n in (2, 3, 4)] + [
+        ("without id", f"reviews.jsonl:{n}") for n in (5, 6, 7)
+    ]
+
+
+def test_scores_stand_under_tuple_score_or_in_the_judges_words(tmp_path):
+    base = {"category": "conv"}
+    scores, troubles = review(
+        tmp_path,
+        {**base, "question_id": 0, "score": [8, 4]},
+        {**base, "question_id": 1, "tuple": None, "content": "8 6\nwords"},
+        {**base, "question_id": 2, "tuple": [-1, -1], "content": "Error."},  # the official parser's failure
+        {**base, "question_id": 3, "tuple": [-1, 5]},
+        {**base, "question_id": 4, "tuple": ["8", "7"]},
+        {**base, "question_id": 5, "tuple": [True, 7]},
+        {**base, "question_id": 6, "tuple": [8]},
+        {**base, "question_id": 7, "content": 5},
+        '{"question_id": 8, "tuple": [NaN, 7]}',
+        '{"question_id": 9, "tup',
+    )
+    assert (scores["all"]["relative"].value, scores["all"]["relative"].n) == (pytest.approx(100 * 10 / 16), 2)
+    assert sorted(kind for kind, _ in troubles) == ["broken lines"] + ["undecided"] * 7
+
+
+def test_a_missing_folder_is_refused_and_missing_questions_are_told(tmp_path):
+    line = {"question_id": 0, "category": "conv", "tuple": [8, 4]}
+    with pytest.raises(GuardError, match=r"no is missing.*llava-bench-in-the-wild"):
+        review(tmp_path, line, data=tmp_path / "no")
+    assert review(tmp_path, line, data=tmp_path)[1] == [("unchecked", "questions.jsonl")]
 
 
 # The judge's scores of guarded LLaVA-1.5-7B in the authors' llava-reviews-new.jsonl (GuangzhiSu/SmoothGuard);

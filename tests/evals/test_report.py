@@ -92,6 +92,26 @@ def test_runs_are_compared_with_each_other_and_with_the_papers_table(tmp_path):
         write_comparison([evaluation(), evaluation(benchmark="compa")], tmp_path / "e.html")
 
 
+def test_runs_of_one_model_are_told_apart_by_policy_answers_or_place(tmp_path):
+    model = "llava-hf/llava-1.5-7b-hf"
+    runs = [
+        evaluation(about={"model": model, "policy": "paper@0123456789ab"}),
+        evaluation(about={"model": model, "policy": "default@ba9876543210"}),
+        evaluation(about={"model": "recorded", "answers": "bare.jsonl"}),
+        evaluation(about={"model": "recorded", "answers": "guarded.jsonl"}),
+        *[evaluation(about={"model": "m/x", "policy": "p@1"})] * 2,
+    ]
+    page = Outline(write_comparison(runs, tmp_path / "c.html", with_published=False).read_text())
+    said = (
+        f"{model}, paper@0123456789ab, guarded", f"{model}, default@ba9876543210, guarded",
+        "recorded, bare.jsonl, bare", "recorded, guarded.jsonl, bare", "m/x, p@1, run 5, bare", "m/x, p@1, run 6, bare",
+        # In the chart's narrow margin too
+        "llava-hf/l...paper@0123456789ab, guarded", "llava-hf/l...efault@ba9876543210, guarded",
+    )  # fmt: skip
+    for label in said:
+        assert any(label[-25:] in word for word in page.words), label
+
+
 def test_an_ablation_draws_both_curves_and_marks_the_best(tmp_path):
     cells = tuple(
         Cell(Setting(sigma, 10, "sameness"), Figure.rate(180 - i * 5, 200), Figure.rate(60 - i * 10, 200))

@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -152,8 +152,34 @@ def test_a_broken_model_stops_the_run(tmp_path):
 
 def test_a_folder_takes_one_run(tmp_path):
     run(Sums(), double, out=tmp_path, about={"model": "a"})
-    with pytest.raises(GuardError, match=r"another run .*model"):
+    with pytest.raises(GuardError, match=r"another run \(model: a there, b now\)"):
         run(Sums(), double, out=tmp_path, about={"model": "b"})
+    with pytest.raises(GuardError, match=r"another run \(device: none there, cpu now\)"):
+        run(Sums(), double, out=tmp_path, about={"model": "a", "device": "cpu"})
+    (tmp_path / "run.json").write_text("[1]")
+    with pytest.raises(GuardError, match=r"run\.json is broken"):
+        run(Sums(), double, out=tmp_path, about={"model": "a"})
+
+
+def test_results_that_cannot_be_written_are_told_before_anything_is_asked(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "items.jsonl").mkdir(parents=True)
+    for out, told in (("file", "is a file"), ("file/below", "cannot be made"), ("taken", "cannot be written")):
+        with pytest.raises(GuardError, match=told):
+            run(Sums(), pytest.fail, out=tmp_path / out)
+
+
+def test_an_item_whose_words_have_changed_is_asked_again(tmp_path):
+    def reworded(*words):
+        sums = Sums(n=3)
+        object.__setattr__(sums, "items", [replace(i, text=w) for i, w in zip(sums.items, words, strict=True)])
+        return sums
+
+    run(reworded("a", "b", "c"), double, out=tmp_path)
+    asked = []
+    done = run(reworded("a", "x", "c"), lambda prompt: asked.append(prompt.question) or "new", out=tmp_path)
+    assert (asked, [row.text for row in done.rows]) == (["1"], ["0", "new", "4"])
+    assert run(reworded("a", "x", "c"), pytest.fail, out=tmp_path).rows == done.rows
 
 
 def test_two_runs_on_one_folder_at_once_are_refused(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.evals.base import Figure, Paired, Row, Trouble
-from sg_guardrails.evals.llava_bench import Reviews
+from sg_guardrails.evals.llava_reviews import Reviews
 from sg_guardrails.evals.summary import Arm, Evaluation, lost, paired, versions
 
 
