@@ -1,4 +1,4 @@
-"""The command line: ``sg-guardrails check | vote | demo | policy``."""
+"""The command line: ``sg-guardrails check | vote | score | demo | policy | eval | attack``."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sg_guardrails.attack_cli import attacks
 from sg_guardrails.core import vote as voting
 from sg_guardrails.core.errors import GuardError, MediaError, SamplingError, UnsafeOutputError
-from sg_guardrails.core.judge import missing_scorers
 from sg_guardrails.core.media import Audio, Image
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.types import Answer, Outcome, Prompt, Vote, printable
+from sg_guardrails.core.types import Answer, Bound, Outcome, Prompt, Vote, printable
 from sg_guardrails.eval_cli import evals
+from sg_guardrails.policy_cli import policies, score
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Guardrail for agents that see images and hear audio."
 )
-policies = typer.Typer(no_args_is_help=True, help="Work with policy files.")
 app.add_typer(policies, name="policy")
 app.add_typer(evals, name="eval")
+app.add_typer(attacks, name="attack")
+app.command()(score)
 
 out = Console()
 err = Console(stderr=True)
 BAD_INPUT, REWRITTEN, BLOCKED, ERROR = 2, 3, 4, 5
 EXIT = {"passed": 0, "flagged": 0, "skipped": 0, "rewritten": REWRITTEN, "blocked": BLOCKED, "error": ERROR}
-SHIPPED_SCORERS = ("refusal", "unsafe_request", "hostility")
 MOST_LINE = 10_000_000
 """Characters in one line of recorded answers."""
 
 PolicyOption = Annotated[str, typer.Option(help="A shipped policy's name, or a file.")]
 ModelOption = Annotated[str | None, typer.Option(help="A hub id, a folder or builtin:shapes; else the policy's.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+STATEMENTS = {"answer": "most copies say this", "verdict": "the policy finds most copies safe"}
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -52,6 +54,8 @@ def check(
     policy: PolicyOption = "default",
     model: ModelOption = None,
     device: DeviceOption = "auto",
+    certify: Annotated[bool, typer.Option(help="Say within which radius no picture turns the answer.")] = False,  # noqa: FBT002 - a flag
+    copies: Annotated[int | None, typer.Option(min=1, help="Copies to count for --certify.")] = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Ask the policy's model under noise and judge the majority answer.
@@ -64,6 +68,8 @@ def check(
         _fail(f"the policy's limits.max_media is {rules.limits.max_media}")
     media = [Image.open(path, limits=limits) for path in image or ()]
     clips = [Audio.open(path, limits=limits) for path in audio or ()]
+    if copies is not None and not certify:
+        _fail("--copies is for --certify; smoothing.copies in the policy says how many vote")
     if not prompt.strip() and not clips:
         _fail("there is nothing to ask: pass --prompt TEXT")
     with _busy("loading models"):
@@ -72,7 +78,8 @@ def check(
         guard = local_guard(rules, model=model, device=device)
         guard.warm_up()
     with _busy("asking the model under noise"):
-        outcome = guard.check(Prompt.ask(prompt, *media, *clips))
+        asked = Prompt.ask(prompt, *media, *clips)
+        outcome = guard.certify(asked, copies=copies or 200) if certify else guard.check(asked)
     if as_json:
         typer.echo(json.dumps(_outcome(outcome), ensure_ascii=False))
     else:
@@ -131,15 +138,6 @@ def demo(
     run(out, page=page, audio=audio, speech_model=speech_model)
 
 
-@policies.command()
-def validate(file: Annotated[str, typer.Argument(help="A policy file, or a shipped name.")]) -> None:
-    """Check a policy file; exit 2 with the field that is wrong."""
-    rules = Policy.load(file)
-    if unknown := missing_scorers(rules, SHIPPED_SCORERS):
-        err.print(Text(f"note: {', '.join(unknown)}: no shipped scorer; pass it to SmoothGuard(scorers=...)"))
-    out.print(Text(f"{rules.name}: valid, {len(rules.rules)} rules, model {rules.model.id}, hash {rules.hash}"))
-
-
 def print_outcome(outcome: Outcome, console: Console) -> None:
     """Show an outcome as a table of its answers, and what was handed on."""
     if outcome.vote is not None:
@@ -150,6 +148,19 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         mark = "would " if finding.observed else ""
         line = f"  {finding.rule}: {mark}{finding.action} ({finding.category}, {finding.severity}, {finding.where})"
         console.print(Text(line, style="dim"))
+    if outcome.vote is not None and (proof := outcome.vote.certificate) is not None:
+        for held in (proof.answer, proof.verdict):
+            console.print(Text(f"{STATEMENTS[held.statement]}: {_radius(held, proof.confidence)}"))
+
+
+def _radius(held: Bound, confidence: float) -> str:
+    counted = f"{held.count} of {held.copies} fresh copies"
+    if held.radius is None or held.linf is None:
+        return f"not certified ({counted}; at least {held.share_low:.1%} of all, and more than half is needed)"
+    return (
+        f"certified within {held.radius:.3f} in L2 on pixels in [0, 1], which is {255 * held.linf:.2f}/255 on every "
+        f"value ({counted}, confidence {confidence:.1%})"
+    )
 
 
 def print_vote(
@@ -218,6 +229,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
             {"text": item.text, "tool_calls": [asdict(call) for call in item.tool_calls]} for item in outcome.answers
         ],
         "clean": outcome.clean,
+        "asked": outcome.asked,
         "vote": None if outcome.vote is None else asdict(outcome.vote),
         "verdict": None if outcome.verdict is None else asdict(outcome.verdict),
         "timings": dict(outcome.timings),

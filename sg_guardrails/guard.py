@@ -6,17 +6,36 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sg_guardrails.core import judge, noise, vote
-from sg_guardrails.core.errors import GuardError, MediaError, ModelError, PolicyError, SamplingError
+from sg_guardrails.asking import Asking, Poll
+from sg_guardrails.cache import Cache
+from sg_guardrails.certified import certified
+from sg_guardrails.core import judge, noise
+from sg_guardrails.core.certify import CONFIDENCE
+from sg_guardrails.core.errors import (
+    DeadlineError,
+    GuardError,
+    MediaError,
+    ModelError,
+    PolicyError,
+    SamplingError,
+)
+from sg_guardrails.core.inquiry import Judge, chat_judge
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.types import Answer, Copy, Embedder, Outcome, Prompt, Sampler, Scorer, Sentiment, Vote
+from sg_guardrails.core.rewriting import rewrite_prompt
+from sg_guardrails.core.types import (
+    Answer,
+    Copy,
+    Embedder,
+    Outcome,
+    Prompt,
+    Sampler,
+    Scorer,
+    Sentiment,
+)
+from sg_guardrails.panel import Panel, Reader
 from sg_guardrails.record import emit as record
+from sg_guardrails.rounds import Cast, Rounds
 
 Request = tuple[Prompt, Answer | None]
 """A prompt, and the answer under review where someone else produced one."""
@@ -25,8 +44,9 @@ Request = tuple[Prompt, Answer | None]
 class SmoothGuard:
     """Re-asks a model under noise, elects the majority answer and holds it against a policy.
 
-    A guard holds no state between calls and may be used from any number of threads. It is built from callables;
-    `sg_guardrails.local.local_guard` builds one from a policy's model ids.
+    A guard holds no state between calls but the votes that its policy has it keep (``voting.cache``), and may be used
+    from any number of threads. It is built from callables; `sg_guardrails.local.local_guard` builds one from a policy's
+    model ids.
 
     Args:
         policy: A Policy, a shipped name or a path.
@@ -36,9 +56,15 @@ class SmoothGuard:
         scorers: By name; ``refusal`` must be among them, and every scorer that the policy's rules name.
         key: The secret that seeds the noise; by default that of the process (SG_GUARDRAILS_KEY, else random).
         emit: What takes each outcome's record; by default one structlog event.
+        draft: Asks the model for the first ``voting.draft_tokens`` tokens of an answer; needed where a policy sets it.
+        clock: Seconds; only differences count. Deadlines and timings are read from it.
+        judges: LLM judges by the names that rules use. ``guard`` is the sampler itself, read by its first word, unless
+            one of that name is given; `sg_guardrails.chat_judge` makes one of anything that answers a Prompt.
+        reader: Says what stands in pictures, for rules that read them.
 
     Raises:
-        PolicyError: If a rule names a scorer that is not given.
+        PolicyError: If a rule needs a scorer, judge or reader that is not given, or the policy votes on drafts and
+            nothing drafts.
     """
 
     def __init__(
@@ -51,13 +77,28 @@ class SmoothGuard:
         scorers: Mapping[str, Scorer],
         key: noise.Key | None = None,
         emit: Callable[..., None] = record,
+        draft: Sampler | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        judges: Mapping[str, Judge] | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self.policy = Policy.load(policy)
+        self._policy_id = self.policy.id  # hashing the policy for each outcome would cost more than judging a text
         self._sampler, self._embedder, self._sentiment = sampler, embedder, sentiment
         self._scorers, self._key, self._emit = dict(scorers), key or noise.process_key(), emit
-        missing = judge.missing_scorers(self.policy, self._scorers)
+        self._draft, self._clock = draft, clock
+        self._votes: Cache[Cast] = Cache(self.policy.voting.cache)
+        self._judges: dict[str, Judge] = {"guard": chat_judge(self._ask_once), **(judges or {})}
+        self._reader = reader
+        reads = reader is not None
+        missing = judge.missing_parts(self.policy, self._scorers, self._judges, reads_pictures=reads)
         if missing or "refusal" not in self._scorers:
-            raise PolicyError(f"policy {self.policy.name} needs the scorers {', '.join(missing) or 'refusal'}")
+            needed = ", ".join(missing) or "the scorer 'refusal'"
+            raise PolicyError(f"policy {self.policy.name} needs {needed}: pass it to SmoothGuard")
+        if self.policy.voting.draft_tokens is not None and draft is None:
+            raise PolicyError(
+                f"policy {self.policy.name} votes on drafts: pass a sampler for them, SmoothGuard(draft=...)"
+            )
 
     # The guard is the model -------------------------------------------------------------------------------------
 
@@ -77,6 +118,36 @@ class SmoothGuard:
     async def acheck(self, prompt: Prompt) -> Outcome:
         """`check` on a worker thread, so that the event loop stays free."""
         return await asyncio.to_thread(self.check, prompt)
+
+    def certify(
+        self,
+        prompt: Prompt,
+        *,
+        copies: int = 200,
+        anchor_copies: int = 20,
+        confidence: float = CONFIDENCE,
+        judge_error: float = 0.0,
+    ) -> Outcome:
+        """`check` with a certificate in ``outcome.vote.certificate``: in which radius no picture turns the majority.
+
+        Asks ``anchor_copies + copies`` noisy copies. The outcome is that of the first; the others are counted.
+
+        Args:
+            prompt: Pictures and text; the policy's noise must be on pixels.
+            copies: Fresh copies to count.
+            anchor_copies: Copies that choose the answer the others are compared with.
+            confidence: Of each of the two statements by itself.
+            judge_error: Share of answers that the policy's rules may call safe wrongly; taken off the bound.
+
+        Raises:
+            PolicyError, GuardError: If no certificate would be valid for this policy, model or prompt; says why.
+        """
+        rounds = self._rounds()
+        sizes = {"copies": copies, "anchor": anchor_copies}
+        poll = certified(
+            prompt, rounds.panel, rounds.asking, self._key, **sizes, confidence=confidence, judge_error=judge_error
+        )
+        return self._conclude(poll, rounds, {})
 
     # The guard verifies another model's answer ------------------------------------------------------------------
 
@@ -101,12 +172,24 @@ class SmoothGuard:
 
     # Answers that the caller collected --------------------------------------------------------------------------
 
-    def copies(self, prompt: Prompt) -> list[Copy]:
+    def copies(
+        self, prompt: Prompt, answered: Sequence[Answer | str] | None = None, *, candidate: Answer | str | None = None
+    ) -> list[Copy]:
         """The copies to ask where the caller samples by itself, then calls `decide`: seeded as `check` seeds them.
 
-        The clean copy comes first where the policy includes it; `sg_guardrails.perturb` puts noise on the others.
+        The clean copy comes first where the policy includes it; `sg_guardrails.perturb` puts noise on the others. Such
+        a caller asks at one level of noise and without drafts.
+
+        Args:
+            prompt: What is asked.
+            answered: None gives every copy. To ask in rounds, as ``smoothing.early`` has it: the answers in hand, to
+                the first copies in order; what comes back is the next round, empty once the vote is settled.
+            candidate: The answer under review, where someone else produced it.
         """
-        return noise.copies_of(prompt, self.policy.smoothing, self._key)
+        if answered is None:
+            return noise.copies_of(prompt, self.policy.smoothing, self._key)
+        reviewed = None if candidate is None else Answer.parse(candidate)
+        return list(self._rounds().next_copies(prompt, [Answer.parse(answer) for answer in answered], reviewed))
 
     def decide(
         self,
@@ -130,13 +213,16 @@ class SmoothGuard:
             raise GuardError("there is nothing to decide: pass answers, a candidate, or both")
         if clean is not None and not 0 <= clean < len(parsed):
             raise GuardError(f"clean is an index among the {len(parsed)} answers, got {clean}")
-        asked = self._copies(prompt, reviewed)
-        if isinstance(asked, GuardError):
-            return self.refuse(asked, prompt=prompt, candidate=reviewed)
+        if (error := self._unfit(prompt)) is not None:
+            return self.refuse(error, prompt=prompt, candidate=reviewed)
+        rounds = self._rounds()
+        asked = self.copies(prompt) if prompt.media or reviewed is None else []
         if asked and not parsed:
             return self.refuse(SamplingError("no copy was answered"), prompt=prompt, candidate=reviewed)
-        few = f"{len(parsed)} of {len(asked)} copies were answered" if len(parsed) < len(asked) else None
-        return self._conclude(prompt, parsed, candidate=reviewed, clean=clean, timings={}, degraded=few)
+        poll = Poll(prompt, reviewed, rounds.panel.policy.smoothing, asked, parsed, clean, asked=len(parsed))
+        early = self.policy.smoothing.early != "off" and not self.copies(prompt, parsed, candidate=reviewed)
+        few = f"{len(parsed)} of {len(asked)} copies were answered" if poll.left > 0 and not early else None
+        return self._conclude(poll, rounds, {}, degraded=few)
 
     # Edges for integrations -------------------------------------------------------------------------------------
 
@@ -147,147 +233,117 @@ class SmoothGuard:
 
     def refuse(self, error: GuardError, *, prompt: Prompt | None = None, candidate: Answer | None = None) -> Outcome:
         """What the policy makes of `error`: an outcome of status ``error``, or the error raised."""
-        observing = self.policy.mode == "observe" and candidate is not None
-        if self.policy.on_error == "raise" and not observing:
-            raise error
-        allowed = candidate if self.policy.on_error == "allow" or observing else None
-        text = self.policy.texts.error if allowed is None else allowed.text
-        return self._finish(prompt or Prompt(()), Outcome(text, "error", allowed, error=error))
+        return self._refused(error, Poll(prompt or Prompt(()), candidate, self.policy.smoothing))
 
     def warm_up(self) -> None:
         """Load the models now instead of at the first call. Raises ModelError if one cannot be loaded."""
-        for part in (self._sampler, self._embedder, self._sentiment, *self._scorers.values()):
+        own = (self._sampler, self._draft, self._embedder, self._sentiment, self._reader)
+        for part in (*own, *self._scorers.values(), *self._judges.values()):
             getattr(part, "warm_up", lambda: None)()
 
     # The way through --------------------------------------------------------------------------------------------
 
     def _run(self, requests: Sequence[Request]) -> list[Outcome]:
-        """Sample all requests in one batch, then conclude each."""
-        began = time.perf_counter()
-        asked = [self._copies(prompt, candidate) for prompt, candidate in requests]
-        drawn = self._sample(asked)
-        sampled = (time.perf_counter() - began) * 1000
-        return [
-            self._conclude(prompt, answers, candidate=candidate, clean=self._clean(copies), timings={"sample": sampled})
-            for (prompt, candidate), copies, answers in zip(requests, asked, drawn, strict=True)
-        ]
+        """Sample all requests together, round after round, then conclude each."""
+        began = self._clock()
+        rounds = self._rounds(began)
+        polls = [self._poll(rounds, prompt, candidate) for prompt, candidate in requests]
+        rounds.run(polls)
+        sampled = (self._clock() - began) * 1000
+        if len(polls) > 1:
+            rounds.panel.read_ahead(answer for poll in polls if poll.vote is None for answer in poll.answers)
+        return [self._conclude(poll, rounds, {"sample": sampled}) for poll in polls]
 
-    def _copies(self, prompt: Prompt, candidate: Answer | None) -> list[Copy] | GuardError:
-        """The copies to ask; a verifier without media asks none."""
+    def _rounds(self, began: float | None = None) -> Rounds:
+        policy = self.policy
+        panel = Panel(
+            policy,
+            embedder=self._embedder,
+            sentiment=self._sentiment,
+            scorers=self._scorers,
+            judges=self._judges,
+            reader=self._reader,
+            rewriter=lambda text: self._ask_once(rewrite_prompt(text)),
+        )
+        drafter = self._draft if policy.voting.draft_tokens is not None else None
+        limit = policy.limits.deadline_seconds
+        until = None if began is None or limit is None else began + limit
+        return Rounds(panel, self._key, Asking(self._sampler, drafter, self._clock, until))
+
+    def _ask_once(self, prompt: Prompt) -> str:
+        """The policy's model, asked something of the guard's own: one copy, without noise."""
+        (answer,) = self._sampler([Copy(prompt)], self.policy.smoothing)
+        return answer.text
+
+    def _poll(self, rounds: Rounds, prompt: Prompt, candidate: Answer | None) -> Poll:
+        """The request with its first copies due; a verifier without media asks none."""
+        error = self._unfit(prompt)
+        if error is not None or (candidate is not None and not prompt.media):
+            return Poll(prompt, candidate, rounds.panel.policy.smoothing, error=error)
+        known = self._votes.get(self._cast_key(prompt, rounds.panel.policy))
+        return rounds.open(prompt, candidate, known)
+
+    def _unfit(self, prompt: Prompt) -> MediaError | None:
         most = self.policy.limits.max_media
-        if len(prompt.media) > most:
-            return MediaError(f"the prompt holds {len(prompt.media)} media, the policy's limits.max_media is {most}")
-        if candidate is not None and not prompt.media:
-            return []
-        return self.copies(prompt)
+        if len(prompt.media) <= most:
+            return None
+        return MediaError(f"the prompt holds {len(prompt.media)} media, the policy's limits.max_media is {most}")
 
-    @staticmethod
-    def _clean(copies: list[Copy] | GuardError) -> int | None:
-        """The index of the unperturbed copy among several; a lone copy has no others to differ from."""
-        return 0 if isinstance(copies, list) and len(copies) > 1 and copies[0].seed is None else None
-
-    def _sample(self, asked: Sequence[list[Copy] | GuardError]) -> list[list[Answer] | GuardError]:
-        """Each request's answers, or what went wrong with it: one bad request sinks no other."""
-        sound = [copies for copies in asked if isinstance(copies, list)]
-        try:
-            pool = iter(self._ask([copy for copies in sound for copy in copies]))
-        except (PolicyError, ModelError):
-            raise
-        except GuardError as error:
-            if len(sound) > 1:
-                return [self._sample([copies])[0] for copies in asked]
-            return [error if isinstance(copies, list) else copies for copies in asked]
-        return [[next(pool) for _ in copies] if isinstance(copies, list) else copies for copies in asked]
-
-    def _ask(self, copies: Sequence[Copy]) -> list[Answer]:
-        if not copies:
-            return []
-        try:
-            answers = self._sampler(copies, self.policy.smoothing)
-        except GuardError:
-            raise
-        except Exception as error:  # whatever a model raises, it is no answer
-            raise SamplingError(f"asking the model failed: {type(error).__name__}") from error
-        if len(answers) != len(copies):
-            raise SamplingError(f"the sampler gave {len(answers)} answers to {len(copies)} copies")
-        return answers
+    def _cast_key(self, prompt: Prompt, policy: Policy) -> tuple[str, ...]:
+        """The whole prompt with its media, the policy with its model and revision, and the key of the seeds."""
+        return (prompt.digest, self._policy_id, self._key.id) if policy.voting.cache else ()
 
     def _conclude(
-        self,
-        prompt: Prompt,
-        answers: list[Answer] | GuardError,
-        *,
-        candidate: Answer | None,
-        clean: int | None,
-        timings: dict[str, float],
-        degraded: str | None = None,
+        self, poll: Poll, rounds: Rounds, timings: dict[str, float], *, degraded: str | None = None
     ) -> Outcome:
-        """Elect, judge, hand on. Whatever fails on the way becomes what ``on_error`` says, never a pass."""
-        if isinstance(answers, GuardError):
-            return self.refuse(answers, prompt=prompt, candidate=candidate)
+        """Elect, judge, hand on. Whatever fails on the way becomes what the policy says of it, never a pass."""
+        if isinstance(poll.error, DeadlineError) and rounds.settled(poll):
+            degraded = f"the deadline passed; {len(poll.answers)} of {len(poll.plan)} copies had settled the vote"
+        elif poll.error is not None:
+            return self._refused(poll.error, poll)
+        panel = rounds.panel
         try:
-            elected = self._elect(answers, timings)
-            case = self._case(prompt, answers, elected, candidate, clean)
-            began = time.perf_counter()
-            verdict = judge.judge(self.policy, case)
-            status, answer, text = judge.hand_on(self.policy, verdict, case)
-            timings["judge"] = (time.perf_counter() - began) * 1000
+            elected = poll.vote or (panel.elect(poll.answers, timings) if poll.answers else None)
+            began = self._clock()
+            verdict, case = panel.judged(
+                poll.prompt, poll.answers, elected, candidate=poll.candidate, clean=poll.clean, finished=poll.finished
+            )
+            status, answer, text = judge.hand_on(panel.policy, verdict, case)
+            timings["judge"] = (self._clock() - began) * 1000
         except (PolicyError, ModelError):
             raise
         except GuardError as error:
-            return self.refuse(error, prompt=prompt, candidate=candidate or self._observed(answers, clean))
+            return self._refused(error, poll)
         except Exception as error:  # noqa: BLE001 - a scorer or embedder that breaks has judged nothing
             broken = SamplingError(f"judging the answers failed: {type(error).__name__}")
             broken.__cause__ = error
-            return self.refuse(broken, prompt=prompt, candidate=candidate or self._observed(answers, clean))
+            return self._refused(broken, poll)
         timings["total"] = timings.get("sample", 0.0) + timings.get("vote", 0.0) + timings["judge"]
+        proven = elected is not None and elected.certificate is not None  # on other copies than `check` asks
+        if elected is not None and degraded is None and not proven and panel.policy.voting.cache:
+            cast = Cast(poll.smoothing, tuple(poll.answers), elected, poll.finished)
+            self._votes.put(self._cast_key(poll.prompt, panel.policy), cast)
+        outcome = Outcome(text, status, answer, elected, verdict, poll.whole(elected), poll.clean, timings=timings)
         return self._finish(
-            prompt,
-            Outcome(text, status, answer, elected, verdict, tuple(answers), clean, timings, degraded=degraded),
+            poll.prompt, replace(outcome, asked=poll.asked, candidate=poll.candidate, degraded=degraded)
         )
 
-    def _observed(self, answers: Sequence[Answer], clean: int | None) -> Answer | None:
-        """The model's own answer, which goes on whatever fails while the policy only observes."""
-        return answers[clean] if self.policy.mode == "observe" and clean is not None else None
-
-    def _elect(self, answers: list[Answer], timings: dict[str, float]) -> Vote | None:
-        if not answers:
-            return None
-
-        def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-            begin = time.perf_counter()
-            vectors = self._embedder(texts)
-            timings["embed"] = timings.get("embed", 0.0) + (time.perf_counter() - begin) * 1000
-            return vectors
-
-        began = time.perf_counter()
-        voting, refusal = self.policy.voting, self._scorers["refusal"]
-        elected = vote.elect(answers, voting, embed=embed, sentiment=self._sentiment, refusal=refusal)
-        timings["vote"] = (time.perf_counter() - began) * 1000
-        if not answers[elected.choice].text.strip() and not answers[elected.choice].tool_calls:
-            raise SamplingError("the model gave no answer to most copies")
-        return elected
-
-    def _case(
-        self, prompt: Prompt, answers: list[Answer], elected: Vote | None, candidate: Answer | None, clean: int | None
-    ) -> judge.Case:
-        cleanly = None if clean is None else answers[clean]
-
-        @cache
-        def disagrees(kind: Literal["candidate", "clean"]) -> bool:
-            other = candidate if kind == "candidate" else cleanly
-            if elected is None or other is None:
-                return False
-            if elected.abstained:
-                return kind == "candidate"  # what no majority backs is not verified
-            voting, refusal = self.policy.voting, self._scorers["refusal"]
-            return vote.contradicts(other, answers[elected.choice], voting, embed=self._embedder, refusal=refusal)
-
-        return judge.Case(prompt.asked, answers, elected, candidate, cleanly, disagrees, self._scorers)
+    def _refused(self, error: GuardError, poll: Poll) -> Outcome:
+        behaviour = self.policy.on_timeout if isinstance(error, DeadlineError) else self.policy.on_error
+        given = poll.candidate
+        observing = self.policy.mode == "observe"
+        if observing and given is None and not poll.draft:
+            given = poll.cleanly  # the model's own answer goes on whatever fails while the policy only observes
+        if behaviour == "raise" and not (observing and given is not None):
+            raise error
+        allowed = given if behaviour == "allow" or observing else None
+        text = self.policy.texts.error if allowed is None else allowed.text
+        outcome = Outcome(text, "error", allowed, error=error)
+        return self._finish(poll.prompt, replace(outcome, asked=poll.asked, candidate=poll.candidate))
 
     def _finish(self, prompt: Prompt, outcome: Outcome) -> Outcome:
         """Stamp policy and seed on the outcome and record it."""
-        done = replace(outcome, policy=self.policy.id, seed_id=noise.seed_id(prompt, self._key))
+        done = replace(outcome, policy=self._policy_id, seed_id=noise.seed_id(prompt, self._key))
         try:
             self._emit(done, prompt=prompt, policy=self.policy)
         except Exception as error:  # noqa: BLE001 - a record that fails must not turn one verdict into another

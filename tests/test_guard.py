@@ -372,7 +372,13 @@ def test_each_outcome_is_one_event_without_content():
 def test_texts_are_recorded_only_where_the_policy_opts_in():
     with structlog.testing.capture_logs() as events:
         guard("an answer", record={"include_text": True}).check(Prompt.ask("a question", fake_image()))
-    assert events[0]["text"] == {"question": "a question", "answers": ["an answer"] * 5, "handed_on": "an answer"}
+    assert events[0]["text"] == {
+        "asked": ["a question"],
+        "answers": ["an answer"] * 5,
+        "clean": 0,
+        "candidate": None,
+        "handed_on": "an answer",
+    }
 
 
 def test_an_errors_message_stays_out_of_the_record():

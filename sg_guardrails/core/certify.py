@@ -95,9 +95,6 @@ def agreeing(
     """
     known: dict[tuple[str, ...], bool] = {}
     for answer in answers:
-        key = (answer.text, *(call.canonical for call in answer.tool_calls))
-        if key not in known:
-            known[key] = vote.agree(anchor, answer, voting, embed=embed, refusal=refusal)
-    return np.array(
-        [known[(answer.text, *(call.canonical for call in answer.tool_calls))] for answer in answers], dtype=np.bool_
-    )
+        if (said := vote.wording(answer)) not in known:
+            known[said] = vote.agree(anchor, answer, voting, embed=embed, refusal=refusal)
+    return np.array([known[vote.wording(answer)] for answer in answers], dtype=np.bool_)

@@ -13,7 +13,15 @@ class GuardError(Exception):
 
 
 class PolicyError(GuardError):
-    """A policy file or value is wrong; the message names the file and the field."""
+    """A policy file or value is wrong; the message names the file, the line and the field.
+
+    Attributes:
+        mistakes: The same, one line for each mistake.
+    """
+
+    def __init__(self, message: str, mistakes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.mistakes = mistakes or (message,)
 
 
 class MediaError(GuardError):
@@ -26,6 +34,10 @@ class ModelError(GuardError):
 
 class SamplingError(GuardError):
     """Asking the model failed while it ran. Never a pass: the policy's ``on_error`` decides."""
+
+
+class DeadlineError(GuardError, TimeoutError):
+    """The policy's ``limits.deadline_seconds`` passed before the vote was settled: its ``on_timeout`` decides."""
 
 
 class UnsafeOutputError(GuardError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -64,13 +65,43 @@ def _random_key() -> Key:
     return Key(secrets.token_bytes(32))
 
 
-def copies_of(prompt: Prompt, smoothing: Smoothing, key: Key) -> list[Copy]:
-    """The copies to ask: the clean one first where the policy includes it. A prompt without media has one."""
+def copies_of(prompt: Prompt, smoothing: Smoothing, key: Key, *, first: int = 0) -> list[Copy]:
+    """The copies to ask: the clean one first where the policy includes it. A prompt without media has one.
+
+    Args:
+        prompt: What is asked.
+        smoothing: How many.
+        key: Seeds them.
+        first: Index of the first perturbed copy; those of another index have noise of their own.
+    """
     if not prompt.media:
         return [Copy(prompt)]
     digest = prompt.digest
-    noisy = [Copy(prompt, key.seed(digest, index)) for index in range(smoothing.copies)]
+    noisy = [Copy(prompt, key.seed(digest, first + index)) for index in range(smoothing.copies)]
     return [Copy(prompt), *noisy] if smoothing.include_clean else noisy
+
+
+def scaled(smoothing: Smoothing, scale: float, copies: int) -> Smoothing:
+    """The same noise `scale` times as strong, on another number of copies; a ratio falls by ``20 log10(scale)`` dB."""
+    image, audio = smoothing.image, smoothing.audio
+    louder = (
+        {"snr_db": audio.snr_db - 20 * math.log10(scale)}
+        if audio.snr_db is not None
+        else {"sigma": (audio.sigma or 0.0) * scale}
+    )
+    return smoothing.model_copy(
+        update={
+            "copies": copies,
+            "image": image.model_copy(
+                update={
+                    "sigma": image.sigma * scale,
+                    "second_sigma": None if image.second_sigma is None else image.second_sigma * scale,
+                }
+            ),
+            "audio": audio.model_copy(update=louder),
+            "adaptive": None,
+        }
+    )
 
 
 def perturb(copy: Copy, smoothing: Smoothing, *, long_side: int | None = None) -> Prompt:
@@ -93,7 +124,8 @@ def perturb(copy: Copy, smoothing: Smoothing, *, long_side: int | None = None) -
         parts: list[Part] = []
         for part in message.parts:
             if isinstance(part, Image):
-                parts.append(noisy_image(part, smoothing.image, _rng(copy.seed, position), long_side=long_side))
+                noise = smoothing.image.of(copy.seed)
+                parts.append(noisy_image(part, noise, _rng(copy.seed, position), long_side=long_side))
             elif isinstance(part, Audio):
                 parts.append(noisy_audio(part, smoothing.audio, _rng(copy.seed, position)))
             else:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from sg_guardrails.core import layers, mistakes
 from sg_guardrails.core.errors import PolicyError
 from sg_guardrails.core.media import MediaLimits
-from sg_guardrails.core.rules import Regex, Rule, Section, Share
+from sg_guardrails.core.rules import Pattern, Rule, Section, Share
 
 
 class Endpoint(Section):
@@ -51,6 +51,8 @@ class ModelSection(Section):
     """Ask a served model over the network instead of loading one here; ``id`` is the name it is served under."""
     copies_per_batch: int = Field(64, ge=1)
     """Most copies in one ``generate`` call; halved by itself when memory runs out."""
+    most_waiting: int = Field(4096, ge=1)
+    """Most copies of all callers that may wait for the model; beyond that a check fails at once, by ``on_error``."""
 
 
 class ImageNoise(Section):
@@ -60,6 +62,16 @@ class ImageNoise(Section):
     """``model``: sigma on the processor's normalised tensor (the paper's unit); ``pixel``: on pixels in [0, 1]."""
     sigma: float = Field(0.1, ge=0, le=10)
     """Standard deviation in that unit."""
+    second_sigma: float | None = Field(None, gt=0, le=10)
+    """That of about half of the copies, chosen by their seeds: what holds under one noise need not under the other.
+    null: all have one. A certificate is always about the first."""
+
+    def of(self, seed: int) -> Self:
+        """The noise of the copy with this seed: one sigma."""
+        if self.second_sigma is None:
+            return self
+        sigma = self.second_sigma if seed % 2 else self.sigma
+        return self.model_copy(update={"sigma": sigma, "second_sigma": None})
 
 
 class AudioNoise(Section):
@@ -77,6 +89,18 @@ class AudioNoise(Section):
         return self
 
 
+class Adaptive(Section):
+    """Few copies first; where they leave any doubt, fresh ones in full number under more noise."""
+
+    start_copies: int = Field(3, ge=2, le=1000)
+    """Perturbed copies asked first. They decide only if they and the clean one all say the same."""
+    start_scale: float = Field(1.0, gt=0, le=1)
+    """The first copies' noise as a multiple of the policy's. Below 1, an attack that holds out that little noise is
+    not doubted, so that the policy resists less than its own fixed schedule."""
+    max_scale: float = Field(1.5, ge=1, le=10)
+    """The noise in doubt as a multiple of the policy's: ``smoothing.copies`` new copies vote, the first do not."""
+
+
 class Smoothing(Section):
     """How many copies, and how noisy."""
 
@@ -86,6 +110,24 @@ class Smoothing(Section):
     """Whether the unperturbed prompt is asked and votes too."""
     image: ImageNoise = ImageNoise()
     audio: AudioNoise = AudioNoise(sigma=0.01)
+    early: Literal["off", "exact", "sequential"] = "off"
+    """``exact``: copies are asked in rounds until no further answer could change verdict or winner; ``sequential``:
+    until the chance of it is at most ``alpha``. Both under ``voting.method: sameness`` with a medoid."""
+    alpha: float = Field(0.01, gt=0, le=0.2)
+    """Most chance, under ``sequential``, that the copies left out would have changed the verdict."""
+    adaptive: Adaptive | None = None
+    """Few copies first, more of them under more noise in doubt; null asks all at one noise."""
+
+    @field_validator("early", mode="before")
+    @classmethod
+    def _off(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML 1.1 reads a bare `off` as false
+
+    @model_validator(mode="after")
+    def _starts_with_fewer(self) -> Self:
+        if self.adaptive is not None and self.adaptive.start_copies >= self.copies:
+            raise ValueError("adaptive.start_copies must be fewer than copies")
+        return self
 
 
 class EmbedderSection(Section):
@@ -114,6 +156,14 @@ class Voting(Section):
     """Lambda: how much a hostile tone takes from an answer's weight. Small, so that it decides close votes only."""
     min_agreement: Share = 0.5
     """The vote abstains unless the winner's share is above this (0.5 of 11: at least 6)."""
+    refusal_veto: Share | None = None
+    """The vote abstains too where at least this share of the answers refuse (one at least) and the winner does not: an
+    honest answer is hardly ever refused by any copy, a jailbreak's by some that noise has freed. null: no veto."""
+    draft_tokens: int | None = Field(None, ge=4)
+    """Vote on the first so many tokens of every copy and let the winner's representative alone finish; what it says
+    after them is judged by the rules, not voted on. null votes on whole answers."""
+    cache: int = Field(0, ge=0, le=1_000_000)
+    """Votes kept in memory for requests that come again, media and all. 0 keeps none."""
     embedder: EmbedderSection = EmbedderSection()
 
 
@@ -124,6 +174,8 @@ class Texts(Section):
     rewritten: str = "I can't give that answer."
     abstained: str = "I'm not sure enough about this input to answer."
     error: str = "I can't answer right now: the answer could not be checked."
+    redacted: str = "[removed]"
+    """Stands in an answer where ``rewrite: redact`` took something out."""
     categories: dict[str, str] = Field(default_factory=dict)
     """A text of its own for a category, before the ones above."""
 
@@ -136,6 +188,9 @@ class Limits(Section):
     max_seconds: float = Field(MediaLimits().max_seconds, gt=0)
     max_media: int = Field(16, ge=1)
     """Images and clips in one prompt."""
+    deadline_seconds: float | None = Field(None, gt=0)
+    """Longest that the model may be asked in one call. Answers in hand decide where the rest could not change the
+    verdict, else ``on_timeout`` does. Copies are asked in rounds under it."""
 
     @property
     def media(self) -> MediaLimits:
@@ -160,15 +215,8 @@ class RecordSection(Section):
 
     include_text: bool = False
     """Write the questions and the answers too. Off: they may hold personal data or the attack's own words."""
-    redact: tuple[str, ...] = PRIVATE
+    redact: tuple[Pattern, ...] = PRIVATE
     """RE2 patterns whose matches are replaced before a text is written. A list of your own replaces the default one."""
-
-    @field_validator("redact")
-    @classmethod
-    def _compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        if patterns:
-            Regex.model_validate({"regex": patterns})
-        return patterns
 
 
 class Policy(Section):
@@ -187,6 +235,8 @@ class Policy(Section):
     rules: tuple[Rule, ...] = ()
     texts: Texts = Texts()
     on_error: Literal["block", "allow", "raise"] = "block"
+    on_timeout: Literal["block", "allow", "raise"] = "block"
+    """What becomes of a request whose deadline passed; as ``on_error``, ``allow`` hands on an answer under review."""
     on_missing_context: Literal["error", "judge_text", "pass"] = "error"
     unresolvable_media: Literal["block", "pass", "error"] = "block"
     limits: Limits = Limits()

@@ -248,6 +248,11 @@ class Outcome:
     """Every sampled answer, in the order of ``vote.labels``. Untrusted text: for tables and tests, not for users."""
     clean: int | None = None
     """Index of the answer to the unperturbed prompt among `answers`, where there is one."""
+    asked: int = field(default=0, kw_only=True)
+    """Times that the model was asked for this outcome: fewer than the policy's copies where the vote was settled
+    early, more than `answers` where it went through two levels of noise or a draft, 0 where nothing was sampled."""
+    candidate: Answer | None = field(default=None, repr=False, kw_only=True)
+    """The answer under review, where someone else produced it: untrusted text too."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds by stage: sample (of the whole batch that the request was in), embed, vote, judge, total."""
     policy: str = ""
@@ -289,7 +294,7 @@ class Sampler(Protocol):
 class Embedder(Protocol):
     """Turns texts into vectors whose cosine measures nearness in meaning."""
 
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """``(N, D)`` float32."""
         ...
 
@@ -297,7 +302,7 @@ class Embedder(Protocol):
 class Scorer(Protocol):
     """Scores texts for one property: ``refusal`` in [0, 1], ``sentiment`` in [-1, 1], a rule's own scorer in [0, 1]."""
 
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """``(N,)`` float32."""
         ...
 

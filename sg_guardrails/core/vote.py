@@ -71,12 +71,13 @@ def elect(answers: Sequence[Answer], voting: Voting, *, embed: Embedder, sentime
     weights, winner = _winner(labels, hostility[ballot.of], stances[ballot.of], voting.sentiment_weight)
     members = np.flatnonzero(labels == winner)
     agreement = len(members) / len(answers)
+    abstained = not agreement > voting.min_agreement or _vetoed(stances[ballot.of] > 0.5, members, voting.refusal_veto)
     return Vote(
         labels=tuple(int(label) for label in labels),
         winner=winner,
-        choice=_representative(members, vectors[ballot.of[members]], voting.representative),
+        choice=_representative(members, ballot.of[members], vectors[ballot.of[members]], voting.representative),
         agreement=agreement,
-        abstained=len(answers) > 1 and not agreement > voting.min_agreement,
+        abstained=len(answers) > 1 and abstained,
         weights=weights,
     )
 
@@ -119,8 +120,13 @@ def contradicts(candidate: Answer, representative: Answer, voting: Voting, *, em
     return conflict(mine, theirs) is not None or stray(mine, theirs, _Nearness([mine, theirs], embed))
 
 
+def wording(answer: Answer) -> tuple[str, ...]:
+    """Text and tool calls, word for word: answers of one wording are one to the vote."""
+    return (_said(answer), *sorted(call.canonical for call in answer.tool_calls))
+
+
 def _ballot(answers: Sequence[Answer]) -> _Ballot:
-    keys = [(_said(answer), *sorted(call.canonical for call in answer.tool_calls)) for answer in answers]
+    keys = [wording(answer) for answer in answers]
     order = sorted(set(keys))
     number = {key: i for i, key in enumerate(order)}
     first = dict(zip(keys, answers, strict=True))
@@ -244,8 +250,26 @@ def _winner(
     )
 
 
-def _representative(members: NDArray[np.intp], vectors: NDArray[np.float64], kind: str) -> int:
-    """The first member with the greatest total cosine to the members (medoid), or to their mean vector (centroid)."""
+def _vetoed(refusing: NDArray[np.bool_], members: NDArray[np.intp], share: float | None) -> bool:
+    """Whether enough answers refuse to stand against a winner that does not."""
+    if share is None or refusing[members].mean() > 0.5:
+        return False
+    return bool(refusing.any() and refusing.mean() >= share)
+
+
+def _representative(members: NDArray[np.intp], of: NDArray[np.intp], vectors: NDArray[np.float64], kind: str) -> int:
+    """The member nearest to all (medoid, chordal distance), or of greatest cosine to their mean; the first of equals.
+
+    A wording that more than half of the members share is the medoid whatever the others are: the chord is a metric,
+    and moving from the wording to another point adds at least as much to each of its votes as it takes from any other.
+    """
     unit = _unit(vectors)
-    target = unit.mean(axis=0) if kind == "medoid" else _unit(vectors.mean(axis=0)[None])[0]
-    return int(members[int(np.argmax(np.round(unit @ target, _NOISE)))])
+    if kind == "centroid":
+        target = _unit(vectors.mean(axis=0)[None])[0]
+        return int(members[int(np.argmax(np.round(unit @ target, _NOISE)))])
+    counts = np.bincount(of)
+    if 2 * counts.max() > len(members):
+        return int(members[int(np.argmax(of == counts.argmax()))])
+    chords = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * np.round(unit @ unit.T, _NOISE)))
+    np.fill_diagonal(chords, 0.0)
+    return int(members[int(np.argmin(np.round(chords.sum(axis=1), _NOISE)))])

@@ -42,13 +42,16 @@ def minilm_folder() -> Path | None:
     return weights.parent
 
 
-def load_checkpoint(model_id: str, what: str, build: Callable[[str, bool], _Loaded]) -> _Loaded:
+def load_checkpoint(
+    model_id: str, what: str, build: Callable[[str, bool], _Loaded], *, revision: str | None = None
+) -> _Loaded:
     """Build a model, without the network where possible.
 
     Args:
         model_id: A hub id or a local folder.
         what: The model's part in the guard, for the error.
         build: Makes the model from an id or folder; the flag forbids the network.
+        revision: Commit or tag on the hub, where `build` asks for one: the hub is asked whether it has it.
 
     Raises:
         ModelError: If no way works; one line that says what to try.
@@ -63,7 +66,7 @@ def load_checkpoint(model_id: str, what: str, build: Callable[[str, bool], _Load
             except Exception:  # loaders raise many kinds; what is only not here yet may be had from the hub
                 if Path(source).is_dir():
                     raise
-            hub.ask(source, None, hint=hint, what=what)
+            hub.ask(source, revision, hint=hint, what=what)
             return build(source, not ON_DISK)
         except ModelError:
             raise

@@ -176,7 +176,7 @@ def perturb(handle: Handle, inputs: layouts.Inputs, copy: Copy, smoothing: Smoot
     changed: dict[str, Tensor] = {}
     if layouts.PIXELS in inputs:
         processor = handle.processor.image_processor
-        changed[layouts.PIXELS] = layouts.add_noise(inputs, processor, smoothing.image, draw)
+        changed[layouts.PIXELS] = layouts.add_noise(inputs, processor, smoothing.image.of(copy.seed), draw)
     if speech.FEATURES in inputs:
         heard = [speech.noisy(wave, smoothing.audio, draw) for wave in speech.waves(handle, copy.prompt)]
         changed |= speech.features(handle, heard)

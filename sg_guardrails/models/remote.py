@@ -91,7 +91,6 @@ class RemoteSampler:
 
     def _connect(self) -> tuple[OpenAI, ThreadPoolExecutor]:
         try:
-            import httpx  # noqa: PLC0415 - the client's own transport
             import openai  # noqa: PLC0415 - an extra
         except ImportError as error:
             raise ModelError("a remote engine needs the OpenAI client: pip install 'sg-guardrails[remote]'") from error
@@ -99,16 +98,7 @@ class RemoteSampler:
         key = os.environ.get(end.key_variable) if end.key_variable else "none"
         if not key:
             raise ModelError(f"the engine's key is missing: set {end.key_variable}")
-        client = openai.OpenAI(
-            api_key=key,
-            base_url=end.url,
-            max_retries=end.retries,
-            timeout=end.timeout_seconds,
-            http_client=httpx.Client(
-                limits=httpx.Limits(max_connections=end.connections, max_keepalive_connections=end.connections),
-                timeout=end.timeout_seconds,
-            ),
-        )
+        client = openai.OpenAI(api_key=key, base_url=end.url, max_retries=end.retries, timeout=end.timeout_seconds)
         return client, ThreadPoolExecutor(end.connections, thread_name_prefix="smoothguard-remote")
 
 
@@ -147,7 +137,7 @@ def _answer(done: ChatCompletion) -> Answer:
 
 
 def _call(call: Any) -> ToolCall:
-    named = getattr(call, "function", None)
+    named: Any = getattr(call, "function", None)
     try:
         arguments = json.loads(named.arguments or "{}")
         return Answer.parse({"text": "", "tool_calls": [{"name": named.name, "arguments": arguments}]}).tool_calls[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from vader import SentimentIntensityAnalyzer
 
 from sg_guardrails.core.errors import ModelError
-from sg_guardrails.core.policy import EmbedderSection
+from sg_guardrails.core.policy import EmbedderSection, Policy
+from sg_guardrails.core.rules import Classified, parts
 from sg_guardrails.core.types import Embedder, Scorer
+from sg_guardrails.models import heads
 from sg_guardrails.models.checkpoints import MINILM, load_checkpoint, token_limit
 from sg_guardrails.models.heads import LinearHead, encodable
 from sg_guardrails.models.hub import pick_device
@@ -163,24 +166,37 @@ def hostility(refusal: Scorer) -> Scorer:
     return score
 
 
+def shipped_heads() -> tuple[str, ...]:
+    """The names of the shipped heads, sorted: each file in ``models/heads`` is a scorer by its name."""
+    return tuple(sorted(file.stem for file in Path(heads.__file__).parent.glob("*.npz")))
+
+
 def scorers(embedder: Embedder) -> dict[str, Scorer]:
-    """The shipped scorers by the names that policies use: ``refusal``, ``unsafe_request`` and ``hostility``.
+    """The shipped scorers by the names that policies use: every shipped head, and ``hostility``.
 
     Args:
-        embedder: The guard's own. ``unsafe_request`` was trained on MiniLM: another embedder is not used for it, MiniLM
-            is loaded beside it on that scorer's first use.
+        embedder: The guard's own. Heads were trained on MiniLM: another embedder is not used for them, MiniLM is
+            loaded beside it on the first use of a head that needs it.
 
     Raises:
         ModelError: If a head's file is broken.
     """
-    refusal = LinearHead.load("refusal")
     section = embedder.section if isinstance(embedder, SentenceEmbedder) else None
     shared = section is not None and (section.id, section.pooling, section.max_length) == (MINILM, "model", None)
-    minilm = embedder if shared else load_embedder(EmbedderSection(id=MINILM))
+    minilm = heads.Remembered(embedder if shared else load_embedder(EmbedderSection(id=MINILM)))
+    named: dict[str, Scorer] = {name: LinearHead.load(name, embedder=minilm) for name in shipped_heads()}
+    return {**named, "hostility": hostility(named["refusal"])}
+
+
+def classifiers(policy: Policy, *, device: str = "auto") -> dict[str, Scorer]:
+    """The text classifiers that a policy's rules name, under their conditions' keys. Nothing loads before its use."""
+    conditions = (part for rule in policy.rules for part in parts(rule.when))
     return {
-        "refusal": refusal,
-        "unsafe_request": LinearHead.load("unsafe_request", embedder=minilm),
-        "hostility": hostility(refusal),
+        part.key: TextClassifier(
+            part.classifier.id, label=part.classifier.label, revision=part.classifier.revision, device=device
+        )
+        for part in conditions
+        if isinstance(part, Classified)
     }
 
 
@@ -192,12 +208,16 @@ class TextClassifier:
     Args:
         model_id: A hub id or a local folder.
         label: The label's name; None takes the last one.
+        revision: Commit or tag on the hub.
         device: ``auto`` (cuda, else mps, else cpu), or a torch device.
     """
 
-    def __init__(self, model_id: str, *, label: str | None = None, device: str = "auto") -> None:
+    def __init__(
+        self, model_id: str, *, label: str | None = None, revision: str | None = None, device: str = "auto"
+    ) -> None:
         self.model_id = model_id
         self.label = label
+        self.revision = revision
         self.device = device
         self._score: Callable[[str], float] | None = None
         self._lock = threading.RLock()
@@ -206,7 +226,7 @@ class TextClassifier:
         """Load now. Raises ModelError as a call would."""
         with self._lock:
             if self._score is None:
-                self._score = _classify(self.model_id, self.label, pick_device(self.device))
+                self._score = _classify(self.model_id, self.label, self.revision, pick_device(self.device))
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """``(N,)`` float32 in [0, 1].
@@ -227,14 +247,17 @@ def classifier(model_id: str, *, device: str = "auto") -> TextClassifier:
     return TextClassifier(source, label=label or None, device=device)
 
 
-def _classify(model_id: str, label: str | None, device: torch.device) -> Callable[[str], float]:
+def _classify(model_id: str, label: str | None, revision: str | None, device: torch.device) -> Callable[[str], float]:
     tokenizer, model = load_checkpoint(
         model_id,
         "classifier",
         lambda source, local: (
-            AutoTokenizer.from_pretrained(source, local_files_only=local),
-            AutoModelForSequenceClassification.from_pretrained(source, local_files_only=local, **SAFE),
+            AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=local),
+            AutoModelForSequenceClassification.from_pretrained(
+                source, revision=revision, local_files_only=local, **SAFE
+            ),
         ),
+        revision=revision,
     )
     model = model.to(device).eval()
     names = {str(name).lower(): int(index) for index, name in model.config.id2label.items()}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from sg_guardrails import Answer, Policy, PolicyError, ToolCall, Vote
-from sg_guardrails.core.judge import Case, hand_on, judge, missing_scorers
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sg_guardrails import Answer, GuardError, Policy, PolicyError, ToolCall, Vote
+from sg_guardrails.core.conditions import Seen, matches
+from sg_guardrails.core.judge import Case, hand_on, judge, missing_parts, missing_scorers
 from sg_guardrails.testing import fake_scorers
 
 
@@ -217,3 +222,276 @@ def test_a_passed_candidate_is_handed_on_itself():
         Answer("a longer one"),
         "a longer one",
     )
+
+
+# What a policy can look at beyond words and scores
+
+
+def looks(*answers, question="", **changes):
+    return replace(case(*answers, question=question), **changes)
+
+
+@pytest.mark.parametrize(
+    "hidden", ["\u0435vil", "\u0415V\u0399L", "ev\u0131l", "\u1d07\u1d20\u026a\u029f", "\u0435\u0475\u0456\u04cf"]
+)
+def test_words_and_patterns_are_found_in_look_alike_letters(hidden):
+    assert action({"words": ["evil"]}, case(f"visit {hidden} now")) == "block"
+    assert action({"regex": ["(?i)visit evil"]}, case(f"visit {hidden} now")) == "block"
+
+
+def test_the_language_of_answer_and_user():
+    other = {"language_other_than": "en"}
+    assert action(other, case("Der Hund sitzt auf dem Sofa.")) == "block"
+    assert action(other, case("The dog is on the sofa.")) == "allow"
+    assert action({**other, "of": "user"}, case("A dog.", question="Was ist auf dem Bild?")) == "block"
+
+
+def test_any_text_condition_can_look_at_user_and_pictures():
+    seen = looks("fine", question="nice", pictured=lambda: ["ignore this", "say evil"])
+    assert action({"words": ["evil"], "of": "picture"}, seen) == "block"
+    assert action({"words": ["nice"], "of": "user"}, seen) == "block"
+    assert action({"words": ["nice"]}, seen) == "allow"
+    both = {"all": [{"scorer": "unsafe_request", "of": "picture"}, {"not": {"scorer": "refusal"}}]}
+    assert action(both, looks("Sure.", pictured=lambda: ["how to kill it"])) == "block"
+    assert action(both, looks("I cannot.", pictured=lambda: ["how to kill it"])) == "allow"
+    assert action(both, looks("Sure.")) == "allow"
+
+
+def test_one_picture_of_many_and_one_turn_of_many_are_enough():
+    many = looks("fine", asked=("bad", "b", "c", "d"), pictured=lambda: ["a", "b", "c", "bad"])
+    found = judge(policy({"where": "picture", "when": {"words": ["bad"]}}), many).findings
+    assert [(finding.where, finding.share) for finding in found] == [("picture", 0.25)]
+    assert action({"words": ["bad"]}, many, where="user") == "block"
+
+
+def test_pictures_are_read_only_for_rules_that_ask():
+    def never():
+        raise AssertionError("nobody asked for the pictures' text")
+
+    assert action({"words": ["x"]}, looks("a", pictured=never)) == "allow"
+
+
+def test_every_cluster_of_a_share():
+    split = case("good", "good", "good", "bad", "bad", members=3)
+    assert action({"words": ["bad"]}, split) == "allow"
+    assert action({"words": ["bad"]}, split, where="clusters") == "block"
+    assert action({"words": ["bad"]}, split, where="clusters", over=0.5) == "allow"
+    assert judge(policy({"where": "clusters", "when": {"words": ["bad"]}}), split).findings[0].where == "cluster"
+
+
+def call(name, **arguments):
+    return {"text": "", "tool_calls": [{"name": name, "arguments": arguments}]}
+
+
+@pytest.mark.parametrize(
+    ("rule", "answer", "found"),
+    [
+        ({"allowed": ["search"]}, call("search", q="cats"), False),
+        ({"allowed": ["search"]}, call("delete"), True),
+        ({"allowed": ["search"]}, "no call at all", False),
+        ({"allowed": []}, call("search"), True),
+        ({"denied": ["shell"]}, call("SHELL"), True),
+        ({"denied": ["shell"]}, call("sh\u0435ll"), True),
+        ({"denied": ["shell"]}, call("search"), False),
+        ({"arguments": {"mail": {"to": r"[a-z]+@ours\.example"}}}, call("mail", to="bob@ours.example"), False),
+        ({"arguments": {"mail": {"to": r"[a-z]+@ours\.example"}}}, call("mail", to="bob@ours.example.evil"), True),
+        ({"arguments": {"mail": {"to": "[a-z]+"}}}, call("mail", to=["a", "b"]), True),
+        ({"arguments": {"mail": {"to": "[a-z]+"}}}, call("mail", subject="hi"), False),
+        ({"arguments": {"mail": {"n": "[0-9]"}}}, call("mail", n=3), False),
+        ({"arguments": {"mail": {"n": "[0-9]"}}}, call("other", n="x"), False),
+    ],
+)
+def test_tool_calls_in_order(rule, answer, found):
+    assert (action({"tool_calls": rule}, case(answer), share=0) == "block") is found
+
+
+def test_a_call_passes_only_where_every_copy_makes_it():
+    rule = {"tool_calls": {"unanimous": True}}
+    pay = call("pay", to="bob")
+    assert action(rule, case(pay, pay, pay)) == "allow"
+    assert action(rule, case(pay, pay, call("pay", to="eve"), members=2)) == "block"
+    assert action(rule, case(pay, pay, "no call", members=2)) == "block"
+    assert action(rule, case("fine", "fine", pay, members=2)) == "allow"
+    assert action(rule, case("fine", "fine", candidate=pay)) == "block"
+    assert action(rule, case(pay, pay, candidate=pay)) == "allow"
+    assert action(rule, case(candidate=pay)) == "allow"
+
+
+def test_tools_are_looked_at_without_the_text():
+    answer = {"text": "secret", "tool_calls": [{"name": "send", "arguments": {"body": "plain"}}]}
+    assert action({"words": ["secret"]}, case(answer), where="tools") == "allow"
+    assert action({"words": ["plain"]}, case(answer), where="tools") == "block"
+    assert action({"words": ["plain"]}, case("x", candidate=answer), where="tools") == "block"
+
+
+# Judges, examples, classifiers
+
+
+ASKS = {"judge": {"question": "Does it insult anybody?"}}
+
+
+def test_a_judges_probability_is_held_against_the_bound():
+    asked = []
+
+    def fair(items):
+        asked.extend(items)
+        return [0.7 if "fool" in item.text else 0.1 for item in items]
+
+    insult = looks("You fool.", question="Hm?", judges={"guard": fair})
+    assert action(ASKS, insult) == "block"
+    assert action({**ASKS, "above": 0.8}, insult) == "allow"
+    assert action(ASKS, looks("Blue.", judges={"guard": fair})) == "allow"
+    assert "Hm?" in asked[0].instruction.question
+    assert action({**ASKS, "of": "user"}, looks("x", question="fool", judges={"guard": fair})) == "block"
+    assert [turn.role for turn in asked[-1].turns.messages] == ["user"]
+
+
+@pytest.mark.parametrize("given", [[0.1, 0.2], [float("nan")], [1.5], [-0.1], [], "0"])
+def test_a_judge_that_gives_no_probability_is_an_error(given):
+    with pytest.raises(GuardError):
+        judge(policy({"when": {"not": ASKS}}), looks("a", judges={"guard": lambda items: given}))
+
+
+def test_what_a_guard_lacks_is_told_in_words():
+    rules = policy(
+        {"when": {"any": [ASKS, {"judge": {"preset": "llama_guard", "model": "ours"}}]}},
+        {"when": {"classifier": {"id": "org/toxic", "label": "bad", "revision": "v1"}}},
+        {"when": {"scorer": "magic"}},
+        {"when": {"near": ["a"]}, "where": "picture"},
+    )
+    assert missing_parts(rules, ["refusal"], ["guard"], reads_pictures=False) == [
+        "a reader of text in pictures (pip install 'sg-guardrails[ocr]')",
+        "the classifier org/toxic v1 bad",
+        "the judge 'ours'",
+        "the scorer 'magic'",
+    ]
+    held = ["magic", "classifier org/toxic v1 bad"]
+    assert missing_parts(rules, held, ["guard", "ours"], reads_pictures=True) == []
+    for lacking in (
+        {"judge": {"preset": "llama_guard", "model": "ours"}},
+        {"near": ["a"]},
+        {"classifier": {"id": "x"}},
+    ):
+        with pytest.raises(PolicyError):
+            judge(policy({"when": lacking}), case("x"))
+
+
+CONDITIONS = [
+    {"words": ["bad", "two words"]},
+    {"regex": ["b.d"]},
+    {"language_other_than": "en"},
+    {"scorer": "refusal"},
+    {"scorer": "unsafe_request", "of": "user"},
+    {"agreement_below": 0.6},
+    {"disagrees": "candidate"},
+    {"tool_calls": {"denied": ["x"]}},
+    {"words": ["bad"], "of": "picture"},
+    ASKS,
+]
+TEXTS = st.lists(
+    st.sampled_from(["bad", "I cannot", "fine", "Der Hund ist auf dem Sofa", "two  words", ""]), min_size=1
+)
+
+
+@given(st.sampled_from(CONDITIONS), st.sampled_from(CONDITIONS), TEXTS, st.booleans())
+def test_a_condition_and_its_denial_part_all_texts(one, other, texts, pictured):
+    when, rest = (policy({"when": {key: [one, other]}}).rules[0].when for key in ("all", "any"))
+    denied = policy({"when": {"not": {"all": [one, other]}}}).rules[0].when
+    neither = policy({"when": {"all": [{"not": one}, {"not": other}]}}).rules[0].when
+    whole = looks(
+        *texts, question="bad", pictured=lambda: ["bad"] * pictured, judges={"guard": lambda items: [0.5] * len(items)}
+    )
+    seen = [Seen.of(answer) for answer in whole.answers]
+    assert (matches(when, seen, whole) ^ matches(denied, seen, whole)).all()
+    assert (matches(rest, seen, whole) ^ matches(neither, seen, whole)).all()
+
+
+# Rewriting
+
+
+REDACT = {"action": "rewrite", "rewrite": "redact", "share": 0}
+
+
+def test_a_match_is_taken_out_and_the_rest_stays_as_it_was():
+    rule = {**REDACT, "when": {"words": ["evil.example", "bad"]}}
+    assert (
+        handed(rule, case("Go to  Ev\u200bil.example,\nnow. BAD bad!"))[2]
+        == "Go to  [removed],\nnow. [removed] [removed]!"
+    )
+    assert handed(rule, case("b\u00e1d \u0184\u0430d"), texts={"redacted": "#"})[2].startswith("#")
+    digits = {**REDACT, "when": {"regex": [r"[0-9]{4}", r"[0-9]+-[0-9]+"]}}
+    assert handed(digits, case("card 1234-5678 ok"))[2] == "card [removed] ok"
+
+
+def test_what_cannot_be_taken_out_is_blocked():
+    rule = {**REDACT, "when": {"words": ["evil"]}}
+    answer = {"text": "evil", "tool_calls": [{"name": "visit", "arguments": {"url": "evil"}}]}
+    assert handed(rule, case(answer), texts={"blocked": "no"}) == ("blocked", None, "no")
+    assert handed(rule, case("evil"), texts={"redacted": "evil"})[0] == "blocked"
+    other = {"when": {"words": ["good"]}}
+    rules = policy(rule, {**other, "action": "rewrite", "rewrite": "redact", "where": "candidate"})
+    seen = case("evil", candidate="good evil")
+    assert hand_on(rules, judge(rules, seen), seen)[2] == "[removed] [removed]"
+
+
+def test_redact_needs_something_to_take_out():
+    for when, where in (
+        ({"scorer": "refusal"}, "answer"),
+        ({"not": {"words": ["x"]}}, "answer"),
+        ({"words": ["x"]}, "user"),
+        ({"words": ["x"], "of": "picture"}, "answer"),
+    ):
+        with pytest.raises(PolicyError, match="redact"):
+            policy({**REDACT, "when": when, "where": where})
+
+
+@given(st.text(st.sampled_from("evil EVIL\u0435\u200b\u0301\u00e9.\n-\uff49"), max_size=30))
+def test_redaction_never_leaves_a_match(text):
+    rule = {**REDACT, "when": {"any": [{"words": ["evil", "e"]}, {"regex": ["(?i)l+i"]}]}}
+    rules, seen = policy(rule), case(text + " evil")
+    status, answer, said = hand_on(rules, judge(rules, seen), seen)
+    assert status in ("rewritten", "blocked")
+    if status == "rewritten":
+        assert judge(rules, case(said)).action == "allow"
+    else:
+        assert answer is None
+
+
+def test_the_safest_cluster_speaks():
+    rule = {"when": {"words": ["bad"]}, "action": "rewrite", "rewrite": "safest"}
+    labels = (0, 0, 0, 1, 1, 2)
+    answers = [Answer(text) for text in ("bad", "bad", "good", "fine", "bad", "clean")]
+    seen = Case((), answers, Vote(labels, 0, 0, 0.5, True, (3.0, 2.0, 1.0)), scorers=fake_scorers())
+    assert handed(rule, seen) == ("rewritten", Answer("clean"), "clean")
+    assert handed(rule, case("bad", "bad"), texts={"blocked": "no"}) == ("blocked", None, "no")
+    assert handed(rule, case(candidate="bad"))[0] == "blocked"
+
+
+def test_the_model_rewrites_once_and_is_judged_again():
+    rule = {"when": {"words": ["bad"]}, "action": "rewrite", "rewrite": "model"}
+    asked = []
+
+    def rewriter(said):
+        return lambda text: (asked.append(text), said)[1]
+
+    assert handed(rule, looks("so bad", rewriter=rewriter("so good"))) == ("rewritten", Answer("so good"), "so good")
+    assert asked == ["so bad"]
+    for said in ("still bad", "", "  "):
+        assert handed(rule, looks("bad", rewriter=rewriter(said)))[0] == "blocked"
+    assert handed(rule, looks("bad"))[0] == "blocked"
+    assert len(asked) == 4
+
+
+def test_a_rewriter_that_fails_leaves_nothing_to_hand_on():
+    def broken(text):
+        raise RuntimeError("out of memory")
+
+    rule = {"when": {"words": ["bad"]}, "action": "rewrite", "rewrite": "model"}
+    assert handed(rule, looks("bad", rewriter=broken), texts={"blocked": "no"}) == ("blocked", None, "no")
+
+
+def test_rules_that_want_different_rewritings_get_the_policys_text():
+    found = {"when": {"words": ["bad"]}}
+    rules = policy({**found, **REDACT}, {**found, "action": "rewrite", "rewrite": "safest"})
+    seen = case("bad", "good", members=1)
+    assert hand_on(rules, judge(rules, seen), seen) == ("rewritten", None, rules.texts.rewritten)

