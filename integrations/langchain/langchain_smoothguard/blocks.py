@@ -1,4 +1,4 @@
-"""The dialects in which LangChain content carries media: a block becomes a picture or a clip, or is refused by name."""
+"""A content block becomes a picture, a clip or a text, or is refused by name; and goes back in its dialect."""
 
 from __future__ import annotations
 
@@ -7,104 +7,25 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
-from sg_guardrails import Audio, Image, MediaError, MediaLimits, base64_bytes, data_uri_bytes, decode
+from langchain_smoothguard.dialects import (
+    CONTAINERS,
+    MEDIA_TYPES,
+    SILENT,
+    SLOTS,
+    TEXTS,
+    Slot,
+    at,
+    beside,
+    holds,
+    label_of,
+)
+from sg_guardrails import Audio, Image, MediaError, MediaLimits, base64_bytes, data_uri_bytes, edge
 
-Form = Literal["base64", "uri", "bytes", "object", "remote"]
 Path = tuple[str | int, ...]
 IN_JSON = "<json>"
 """A step of a path that leads into a JSON text: tool nodes stringify blocks that they don't know, audio among them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """Where a dialect keeps its payload inside a block."""
-
-    payload: tuple[str, ...]
-    form: Form
-    label: tuple[str, ...] = ()
-    """Where the media type or the format's short name stands, if anywhere."""
-
-
-SLOTS = (
-    Slot(("base64",), "base64", ("mime_type",)),  # LangChain v1, file blocks included
-    Slot(("data",), "base64", ("mime_type",)),  # LangChain v0, and Gemini's media blocks
-    Slot(("url",), "uri", ("mime_type",)),  # v1 and v0
-    Slot(("image_url", "url"), "uri"),  # OpenAI chat
-    Slot(("image_url",), "uri"),  # Ollama, Mistral, Gemini, and OpenAI responses (input_image)
-    Slot(("audio_url", "url"), "uri"),  # vLLM
-    Slot(("audio_url",), "uri"),
-    Slot(("video_url", "url"), "uri"),
-    Slot(("input_audio", "data"), "base64", ("input_audio", "format")),  # OpenAI chat
-    Slot(("file", "file_data"), "uri"),  # OpenAI chat
-    Slot(("file_data",), "uri"),  # OpenAI responses (input_file)
-    Slot(("result",), "base64"),  # OpenAI responses (image_generation_call)
-    Slot(("source", "data"), "base64", ("source", "media_type")),  # Anthropic
-    Slot(("source", "url"), "uri"),
-    Slot(("inline_data", "data"), "base64", ("inline_data", "mime_type")),  # Gemini's own parts
-    Slot(("inlineData", "data"), "base64", ("inlineData", "mimeType")),
-    Slot(("image", "source", "bytes"), "bytes", ("image", "format")),  # Bedrock Converse
-    Slot(("audio", "source", "bytes"), "bytes", ("audio", "format")),
-    Slot(("video", "source", "bytes"), "bytes", ("video", "format")),
-    Slot(("document", "source", "bytes"), "bytes", ("document", "format")),
-    Slot(("image",), "object"),  # Hugging Face
-    Slot(("audio",), "object"),
-    Slot(("video",), "object"),
-    *(
-        Slot(path, "remote")
-        for path in (
-            ("file_id",),
-            ("file_uri",),
-            ("file_url",),
-            ("path",),
-            ("file", "file_id"),
-            ("file", "file_url"),
-            ("file_data", "file_uri"),
-            ("fileData", "fileUri"),
-            ("image_file", "file_id"),
-            ("image_url", "file_id"),
-            ("source", "file_id"),
-            ("source", "uri"),
-            ("image", "source", "s3Location"),
-            ("audio", "source", "s3Location"),
-            ("video", "source", "s3Location"),
-            ("document", "source", "s3Location"),
-        )
-    ),
-)
-TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal", "text-plain": "text"}
-"""Block types that are text, and the key that holds it."""
-SILENT = frozenset(
-    [
-        "tool_use",
-        "tool_call",
-        "tool_call_chunk",
-        "invalid_tool_call",
-        "server_tool_call",
-        "server_tool_call_chunk",
-        "server_tool_use",
-        "function_call",
-        "custom_tool_call",
-        "input_json_delta",
-        "reasoning",
-        "thinking",
-        "redacted_thinking",
-        "citation",
-        "cache_point",
-        "web_search_call",
-        "web_search_result",
-        "file_search_call",
-        "executable_code",
-        "code_execution_result",
-        "toolUse",
-        "reasoningContent",
-        "cachePoint",
-    ]
-)
-"""What a model said or did itself; calls are read from the message's ``tool_calls``."""
-CONTAINERS = (("content",), ("output",), ("value",), ("source", "content"), ("toolResult", "content"))
-"""Where blocks hold further blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +41,8 @@ class Piece:
     """Why it could not be resolved; names the block's type, never its payload."""
     broken: bool = False
     """True where the payload is here, but is no sound picture or clip within the limits."""
+    is_hiding: bool = False
+    """True where media stand beside a text or beside another medium: two readers may see two different things."""
 
 
 def pieces(content: object, limits: MediaLimits, *, tool: bool = False, path: Path = ()) -> Iterator[Piece]:
@@ -145,52 +68,64 @@ def pieces(content: object, limits: MediaLimits, *, tool: bool = False, path: Pa
 
 def _block(block: Mapping[str, Any], limits: MediaLimits, *, tool: bool, path: Path) -> Iterator[Piece]:
     kind = str(block.get("type", ""))
-    if kind in SILENT or (not kind and SILENT & block.keys()):
-        return
+    is_silent = kind in SILENT or (not kind and bool(SILENT & block.keys()))
     key = TEXTS.get(kind, "" if kind else "text")  # Converse and Gemini give their text blocks no type
     is_text = isinstance(block.get(key), str)
-    if is_text:
-        yield from pieces(block[key], limits, tool=tool, path=(*path, key))
-    if is_text and kind:
-        return
     if kind == "json":
         yield Piece(path, json.dumps(block.get("json"), default=str))
+    elif is_text and not is_silent:
+        yield from pieces(block[key], limits, tool=tool, path=(*path, key))
+    if is_silent or kind == "json" or (is_text and kind):
+        if name := edge.hidden({name: value for name, value in block.items() if name not in ("json", key)}):
+            problem = f"{_name(block)}: carries media under {name}, where none belongs"
+            yield Piece(path, None, problem=problem, is_hiding=True)
         return
-    slots = [slot for slot in SLOTS if _holds(block, slot)]
-    inner = [step for step in CONTAINERS if isinstance(_at(block, step), str | Mapping | list | tuple)]
+    slots = [slot for slot in SLOTS if holds(block, slot)]
+    inner = [step for step in CONTAINERS if isinstance(at(block, step), str | Mapping | list | tuple)]
     for step in inner:
-        yield from pieces(_at(block, step), limits, tool=tool, path=(*path, *step))
-    if len(slots) == 1:
+        yield from pieces(at(block, step), limits, tool=tool, path=(*path, *step))
+    if len(slots) > 1 or (slots and edge.hidden(*beside(block, slots[0].payload))):
+        # A guard that reads one and a model that reads the other would see two different pictures.
+        yield Piece(path, None, problem=f"{_name(block)}: carries its media twice", is_hiding=True)
+    elif slots:
         yield replace(_resolved(block, kind, slots[0], limits), path=path)
-    elif slots:  # a guard that reads one and a model that reads the other would see two different pictures
-        yield Piece(path, None, problem=f"{_name(block)}: carries its media twice")
     elif not inner and not is_text:
         yield Piece(path, None, problem=f"{_name(block)}: an unknown block, or one without a payload")
 
 
 def _resolved(block: Mapping[str, Any], kind: str, slot: Slot, limits: MediaLimits) -> Piece:
     """The medium in `slot`, or why there is none."""
-    value, label = _at(block, slot.payload), str(_at(block, slot.label) or "") if slot.label else ""
-    if isinstance(value, str) and value[:5].lower() == "data:":
-        label = label or value[5:80].partition(",")[0].partition(";")[0]
-    claims = " ".join((kind, *slot.payload, label)).lower()
+    value = at(block, slot.payload)
+    labels = _labels(block, slot, value)
+    said = " ".join((kind, *slot.payload)).lower()
+    claims = " ".join((said, *labels))
     if "video" in claims or "application/" in claims or "pdf" in claims:
-        return Piece((), None, slot, f"{_name(block)}: neither a picture nor a clip ({label or 'video'})")
+        return Piece((), None, slot, f"{_name(block)}: neither a picture nor a clip ({' '.join(labels) or 'video'})")
     if slot.form == "remote":
         return Piece((), None, slot, f"{_name(block)}: names a file or an id; nothing is fetched or opened")
+    is_plain = slot.payload == ("source", "data") and at(block, ("source", "type")) == "text"
     try:
-        if "text/" in label or (slot.payload == ("source", "data") and _at(block, ("source", "type")) == "text"):
-            is_plain = slot.payload == ("source", "data")  # Anthropic's plain documents are not encoded
-            return Piece((), str(value) if is_plain else _encoded(value, slot, limits).decode(errors="replace"), None)
+        if (is_plain or any(label.startswith("text/") for label in labels)) and kind not in MEDIA_TYPES:
+            # Anthropic's plain documents are not encoded.
+            return Piece((), str(value) if is_plain else edge.plain_text(_encoded(value, slot, limits)))
         medium = _opened(value, slot, limits)
     except LookupError as error:
         return Piece((), None, slot, f"{_name(block)}: {error.args[0]}")
     except MediaError as error:
         return Piece((), None, slot, f"{_name(block)}: {error}", broken=True)
     wrong = "audio" if isinstance(medium, Image) else "image"
-    if wrong in claims:
-        return Piece((), None, slot, f"{_name(block)}: says {wrong}, but its payload is another medium", broken=True)
+    if wrong in claims or any(label.startswith("text/") for label in labels):
+        return Piece((), None, slot, f"{_name(block)}: says {claims[:60]}, its payload is another thing", broken=True)
     return Piece((), medium, slot)
+
+
+def _labels(block: Mapping[str, Any], slot: Slot, value: object) -> list[str]:
+    """What the block, and a data: URI in it, say that the payload is; lower case."""
+    label = label_of(block, slot)
+    labels = [str(at(block, label))] if label else []
+    if isinstance(value, str) and value[:5].lower() == "data:":
+        labels.append(value[5:80].partition(",")[0].partition(";")[0])
+    return [one.strip().lower() for one in labels if one.strip()]
 
 
 def _opened(value: Any, slot: Slot, limits: MediaLimits) -> Image | Audio:
@@ -203,7 +138,7 @@ def _opened(value: Any, slot: Slot, limits: MediaLimits) -> Image | Audio:
             return Image.from_bytes(buffer.getvalue(), limits=limits)
     except (AttributeError, OSError, TypeError, ValueError) as error:
         raise MediaError(f"a {type(value).__name__} that cannot be read as a picture or a clip") from error
-    return decode(_encoded(value, slot, limits), limits=limits)
+    return edge.decoded(_encoded(value, slot, limits), limits=limits)
 
 
 def _encoded(value: Any, slot: Slot, limits: MediaLimits) -> bytes:
@@ -220,25 +155,10 @@ def _encoded(value: Any, slot: Slot, limits: MediaLimits) -> bytes:
         raise LookupError("a URL; nothing is fetched. Pass the bytes")
     try:  # Ollama's dialect allows bare base64 where others have a URL
         data = base64_bytes(value, limits=limits)
-        decode(data, limits=limits)
+        edge.decoded(data, limits=limits)
     except MediaError:
         raise LookupError("neither a data: URI nor base64; nothing is fetched or opened") from None
     return data
-
-
-def _holds(block: Mapping[str, Any], slot: Slot) -> bool:
-    value = _at(block, slot.payload)
-    if slot.form == "object":  # a dict here is Converse's, unless it is a clip as `datasets` gives it
-        return value is not None and (not isinstance(value, Mapping) or {"array", "sampling_rate"} <= value.keys())
-    if slot.form == "remote":
-        return isinstance(value, str | Mapping) and bool(value)
-    return isinstance(value, str | bytes | bytearray) and bool(value)
-
-
-def _at(block: object, path: tuple[str, ...]) -> Any:
-    for step in path:
-        block = block.get(step) if isinstance(block, Mapping) else None
-    return block
 
 
 def _name(block: Mapping[str, Any]) -> str:
@@ -247,16 +167,29 @@ def _name(block: Mapping[str, Any]) -> str:
 
 def _stringified(text: str) -> list[Any] | Mapping[str, Any] | None:
     """The blocks that a tool node has turned into a JSON text, if media are among them."""
-    if text[:1] not in ("[", "{"):
+    if text.lstrip()[:1] not in ("[", "{"):
         return None
     try:
         value = json.loads(text)
+        return value if _has_media(value) else None
     except (ValueError, RecursionError):
         return None
-    blocks = value if isinstance(value, list) else [value]
-    typed = blocks and all(isinstance(block, Mapping) and isinstance(block.get("type"), str) for block in blocks)
-    has_media = typed and any(block["type"] not in TEXTS and any(_holds(block, s) for s in SLOTS) for block in blocks)
-    return value if has_media else None
+
+
+def _has_media(value: object) -> bool:
+    """Whether a tool's JSON is blocks with media: one that says so, or any that carries a payload.
+
+    A ``{"type": "file", "path": ...}`` of a tool that lists files is none.
+    """
+    if isinstance(value, list):
+        return any(_has_media(item) for item in value)
+    if not isinstance(value, Mapping):
+        return False
+    kind = value.get("type")
+    found = [slot for slot in SLOTS if holds(value, slot)] if isinstance(kind, str) and kind not in TEXTS else []
+    if any(kind in MEDIA_TYPES or label_of(value, slot) or edge.hidden(at(value, slot.payload)) for slot in found):
+        return True
+    return any(_has_media(at(value, step)) for step in CONTAINERS)
 
 
 def put(content: Any, path: Path, slot: Slot, medium: Image | Audio) -> Any:
@@ -275,7 +208,7 @@ def _written(block: Mapping[str, Any], slot: Slot, medium: Image | Audio) -> dic
     data, kind, name = (
         (medium.to_png(), "image", "png") if isinstance(medium, Image) else (medium.to_wav(), "audio", "wav")
     )
-    old, text = _at(block, slot.payload), base64.b64encode(data).decode()
+    old, text = at(block, slot.payload), base64.b64encode(data).decode()
     new: Any = text
     if isinstance(old, str) and old[:5].lower() == "data:":
         new = f"data:{kind}/{name};base64,{text}"
@@ -285,9 +218,8 @@ def _written(block: Mapping[str, Any], slot: Slot, medium: Image | Audio) -> dic
         new = {**old, "array": medium.wave, "sampling_rate": medium.rate}
     elif not isinstance(old, str) and isinstance(medium, Image):
         new = medium.to_pil()
-    changed = _set(block, slot.payload, new)
-    label = _at(block, slot.label) if slot.label else None
-    return changed if label is None else _set(changed, slot.label, f"{kind}/{name}" if "/" in str(label) else name)
+    changed, label = _set(block, slot.payload, new), label_of(block, slot)
+    return _set(changed, label, f"{kind}/{name}" if "/" in str(at(block, label)) else name) if label else changed
 
 
 def _set(block: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.outputs import LLMResult
 
-from langchain_smoothguard.messages import is_handed_on
 from langchain_smoothguard.recorder import INTERNAL
 from langchain_smoothguard.runnable import SmoothGuardRunnable
-from sg_guardrails import GuardError, Policy, SmoothGuard, UnsafeOutputError
+from sg_guardrails import GuardError, Policy, SmoothGuard, UnsafeOutputError, edge
 
 # ruff: noqa: ARG002, D102 - the handlers' names and arguments are LangChain's interface
 
@@ -66,8 +65,8 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
     ) -> None:
         if INTERNAL in (tags or ()):
             return
-        refused = self._step.refusal(messages[0])
-        if refused is not None and not is_handed_on(refused):
+        refused = self._step.judging.refusal(messages[0])
+        if refused is not None and not edge.is_handed_on(refused):
             raise UnsafeOutputError(f"the model was not asked: {refused.error}", refused)
         with self._lock:
             self._asked[run_id] = messages[0]
@@ -87,7 +86,7 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
             raise GuardError("a model ended whose start was not seen: its answer cannot be judged")
         for some in response.generations:
             for one in some:
-                self._step.verify(messages, getattr(one, "message", one.text))
+                self._step.judging.verify(messages, getattr(one, "message", one.text))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         with self._lock:

@@ -15,9 +15,8 @@ from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import Field, PrivateAttr
 
-from langchain_smoothguard.guards import OnUnsafe
 from langchain_smoothguard.runnable import SmoothGuardRunnable
-from sg_guardrails import GuardError, Policy, SmoothGuard
+from sg_guardrails import GuardError, Policy, SmoothGuard, edge
 
 
 class SmoothGuardChatModel(BaseChatModel):
@@ -34,7 +33,7 @@ class SmoothGuardChatModel(BaseChatModel):
     """The MLLM's id or path in place of the policy's."""
     device: str = "auto"
     """``auto`` or a torch device."""
-    on_unsafe: OnUnsafe = "policy"
+    on_unsafe: edge.OnUnsafe = "policy"
     """As for `SmoothGuardRunnable`."""
     stop: list[str] | None = None
     """Texts at which an answer is cut."""
@@ -101,7 +100,7 @@ class SmoothGuardChatModel(BaseChatModel):
     def _answer(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> AIMessage:
         if "model" in options:
             raise GuardError("the model is chosen when the guard is built: a call must not be able to exchange it")
-        message = self._step.answer(messages)
+        message = self._step.judging.answer(messages)
         text = str(message.text)
         for mark in stop or self.stop or ():
             text = text.partition(mark)[0] if mark else text

@@ -11,8 +11,19 @@ from langchain_core.load import dumpd
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
 from pydantic import BaseModel
 
-from langchain_smoothguard.blocks import Path, Piece, Slot, pieces, put
-from sg_guardrails import Answer, MediaError, MediaLimits, Message, Outcome, Prompt, ToolCall
+from langchain_smoothguard.blocks import Path, Piece, pieces, put
+from langchain_smoothguard.dialects import Slot
+from sg_guardrails import (
+    Answer,
+    MediaError,
+    MediaLimits,
+    Message,
+    Outcome,
+    Prompt,
+    ToolCall,
+    UnresolvableMediaError,
+    edge,
+)
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: dict[str, Role] = {
@@ -29,8 +40,8 @@ KEPT_METADATA = ("id", "model", "model_name", "model_provider", "finish_reason",
 """What of ``response_metadata`` survives a replacement: the rest (logprobs, citations) may carry the refused answer."""
 
 
-class UnresolvableMediaError(MediaError):
-    """A message holds media that the guard cannot see: a URL, a file id, a path, a video, an unknown block."""
+REMOVED = "[media removed: it could not be checked]"
+"""What stands in an agent's state where media that cannot be judged stood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +92,7 @@ def read(
     for number, message in enumerate(messages):
         role = _role(message)
         parts: list[Any] = []
-        for piece in pieces(message.content, limits, tool=role == "tool"):
+        for piece in _pieces(message, limits):
             if piece.part is None:
                 problems.append((number, piece))
                 continue
@@ -92,6 +103,42 @@ def read(
         turns.append(Message(role, tuple(part for part in parts if part != "")))
     _raise(problems, unresolvable)
     return Reading(tuple(messages), Prompt(tuple(turns)), tuple(places))
+
+
+def _pieces(message: BaseMessage, limits: MediaLimits) -> list[Piece]:
+    """The message's content, and a piece without a part for media that stand outside of it."""
+    try:
+        found = list(pieces(message.content, limits, tool=_role(message) == "tool"))
+    except RecursionError:
+        return [Piece((), None, problem="content that is nested too deep to be read", broken=True)]
+    # A model's own speech stands there; it is judged by its transcript.
+    own = ("audio",) if isinstance(message, AIMessage) else ()
+    name = edge.hidden({key: value for key, value in message.additional_kwargs.items() if key not in own})
+    beside = Piece((), None, problem=f"additional_kwargs: media under {name}", is_hiding=True)
+    return [*found, beside] if name else found
+
+
+def refuse_hidden(messages: Sequence[BaseMessage], *, limits: MediaLimits) -> None:
+    """Check messages of which a handler gets to see a copy only: LangChain's leaves out what it does not know.
+
+    Raises:
+        UnresolvableMediaError: If media stand beside a text or beside another medium; names each.
+    """
+    with_more = [
+        (n, one) for n, one in enumerate(messages) if not isinstance(one.content, str) or one.additional_kwargs
+    ]
+    hiding = [(number, piece) for number, one in with_more for piece in _pieces(one, limits) if piece.is_hiding]
+    _raise(hiding, "block")
+
+
+def without_unseen(message: BaseMessage, limits: MediaLimits) -> BaseMessage:
+    """`message` itself where all of it can be judged, else its texts alone under the same id."""
+    found = _pieces(message, limits)
+    if all(piece.part is not None for piece in found):
+        return message
+    texts = [piece.part for piece in found if isinstance(piece.part, str)]
+    content = [{"type": "text", "text": text} for text in (*texts, REMOVED)]
+    return message.model_copy(update={"content": content, "additional_kwargs": {}})
 
 
 def _raise(problems: Sequence[tuple[int, Piece]], unresolvable: str) -> None:
@@ -149,11 +196,6 @@ def _plain(value: object) -> object:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
-def is_handed_on(outcome: Outcome) -> bool:
-    """Whether the answer under review goes on as it is."""
-    return outcome.answer is not None and outcome.status not in ("rewritten", "blocked")
-
-
 def replaced(message: AIMessage, outcome: Outcome) -> AIMessage:
     """A message of the same type and id that says ``outcome.text``; nothing that may carry the old answer is kept."""
     metadata = {key: message.response_metadata[key] for key in KEPT_METADATA if key in message.response_metadata}
@@ -162,7 +204,7 @@ def replaced(message: AIMessage, outcome: Outcome) -> AIMessage:
         "tool_calls": [],
         "invalid_tool_calls": [],
         "additional_kwargs": {},
-        "response_metadata": {**metadata, "smoothguard": summary(outcome)},
+        "response_metadata": {**metadata, "smoothguard": edge.summary(outcome)},
     }
     if isinstance(message, AIMessageChunk):
         update["tool_call_chunks"] = []
@@ -178,19 +220,5 @@ def answering(outcome: Outcome) -> AIMessage:
             {"name": call.name, "args": dict(call.arguments), "id": f"call_{number}", "type": "tool_call"}
             for number, call in enumerate(calls)
         ],
-        response_metadata={"smoothguard": summary(outcome)},
+        response_metadata={"smoothguard": edge.summary(outcome)},
     )
-
-
-def summary(outcome: Outcome) -> dict[str, Any]:
-    """The outcome in plain values, without texts: what goes into a message's metadata."""
-    findings = outcome.verdict.findings if outcome.verdict is not None else ()
-    return {
-        "status": outcome.status,
-        "policy": outcome.policy,
-        "agreement": None if outcome.vote is None else outcome.vote.agreement,
-        "abstained": outcome.abstained,
-        "findings": [finding.rule for finding in findings],
-        "degraded": outcome.degraded,
-        "seed_id": outcome.seed_id,
-    }

@@ -14,8 +14,6 @@ from langchain_core.runnables.config import ContextThreadPoolExecutor
 from langgraph.types import Command
 
 from langchain_smoothguard import messages as forms
-from langchain_smoothguard.blocks import pieces
-from langchain_smoothguard.guards import OnUnsafe
 from langchain_smoothguard.recorder import INTERNAL
 from langchain_smoothguard.runnable import SmoothGuardRunnable
 from sg_guardrails import (
@@ -29,11 +27,10 @@ from sg_guardrails import (
     Prompt,
     SmoothGuard,
     UnsafeOutputError,
+    edge,
     perturb,
 )
 
-REMOVED = "[media removed: it could not be checked]"
-"""What stands in the state where media that cannot be judged stood."""
 Handler = Callable[[ModelRequest[Any]], ModelResponse[Any]]
 AsyncHandler = Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
 Result = ModelResponse[Any] | ExtendedModelResponse[Any]
@@ -77,7 +74,7 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
         model: str | None = None,
         device: str = "auto",
         sampler: Literal["local", "agent_model"] = "local",
-        on_unsafe: OnUnsafe = "policy",
+        on_unsafe: edge.OnUnsafe = "policy",
         long_side: int | None = None,
     ) -> None:
         super().__init__()
@@ -129,24 +126,15 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _refused(self, request: ModelRequest[Any], messages: Sequence[BaseMessage]) -> ExtendedModelResponse[Any]:
         """The policy's text, the model not asked, and the offending media taken out of the state under their ids."""
-        if request.response_format is not None and (refusal := self._step.refusal(messages)) is not None:
+        if request.response_format is not None and (refusal := self._step.judging.refusal(messages)) is not None:
             raise UnsafeOutputError(f"the model was not asked: {refusal.error}", refusal)
-        answer = self._step.answer(messages)
-        cleaned = [self._cleaned(message) for message in request.messages if self._offends(message)]
+        answer = self._step.judging.answer(messages)
+        limits = self._step.active_guard.policy.limits.media
+        pairs = [(message, forms.without_unseen(message, limits)) for message in request.messages]
+        cleaned = [new for old, new in pairs if new is not old]
         return ExtendedModelResponse(
             model_response=ModelResponse(result=[answer]), command=Command(update={"messages": cleaned})
         )
-
-    def _offends(self, message: BaseMessage) -> bool:
-        limits = self._step.active_guard.policy.limits.media
-        return any(piece.part is None for piece in pieces(message.content, limits, tool=message.type == "tool"))
-
-    def _cleaned(self, message: BaseMessage) -> BaseMessage:
-        limits = self._step.active_guard.policy.limits.media
-        found = pieces(message.content, limits, tool=message.type == "tool")
-        texts = [piece.part for piece in found if isinstance(piece.part, str)]
-        content = [{"type": "text", "text": text} for text in (*texts, REMOVED)]
-        return message.model_copy(update={"content": content})
 
     def _noisy(self, request: ModelRequest[Any], turn: Turn, copy: Copy) -> ModelRequest[Any]:
         """The request with a copy's media, in the dialects of the originals, on a model whose stream nobody sees."""
@@ -171,9 +159,9 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
             outcome = guard.decide(prompt, answers, clean=clean, candidate=candidate)
         else:
             outcome = guard.review(_with_tools(prompt, request), candidate)
-        if forms.is_handed_on(outcome):
+        if edge.is_handed_on(outcome):
             return base
-        self._step.withhold(outcome)
+        self._step.judging.withhold(outcome)
         if samples and outcome.answer is not None and outcome.vote is not None:
             return _instead(responses[outcome.vote.choice], message, outcome)
         if request.response_format is not None:  # a text in its place would make the agent ask again without end
@@ -184,7 +172,7 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
 def _instead(chosen: ModelResponse[Any], message: AIMessage, outcome: Outcome) -> ModelResponse[Any]:
     """The majority's own response, tool calls and structured output included, under the replaced message's id."""
     own = _answer(chosen)
-    metadata = {**own.response_metadata, "smoothguard": forms.summary(outcome)}
+    metadata = {**own.response_metadata, "smoothguard": edge.summary(outcome)}
     new = own.model_copy(update={"id": message.id, "response_metadata": metadata})
     result = [new if one is own else one for one in chosen.result]
     return ModelResponse(result=result, structured_response=chosen.structured_response)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +41,8 @@ class _Scope:
     given: Sequence[BaseMessage] | None
     """The messages that the run was started with, or that a prompt template within it made."""
     calls: list[Call]
+    made: list[Sequence[BaseMessage]] = field(default_factory=list)
+    """Messages that steps within it made: what models get of them is recorded as a copy."""
 
 
 class Recorder(BaseCallbackHandler):
@@ -70,7 +72,7 @@ class Recorder(BaseCallbackHandler):
         self.on_chain_start(serialized, None, run_id=run_id, parent_run_id=parent_run_id)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        self._close(run_id, outputs.to_messages() if isinstance(outputs, PromptValue) else None)
+        self._close(run_id, outputs)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._close(run_id)
@@ -112,8 +114,9 @@ class Recorder(BaseCallbackHandler):
         with self._lock:
             self._open.pop(run_id, None)
 
-    def _close(self, run_id: UUID, made: Sequence[BaseMessage] | None = None) -> None:
+    def _close(self, run_id: UUID, outputs: object = None) -> None:
         """End a run: its calls go up to the enclosing one; model calls cancelled below it are forgotten."""
+        made = as_messages(outputs)
         with self._lock:
             ended = self._scopes.pop(run_id, None)
             for call in [call for call, (scope, _) in self._open.items() if scope == run_id]:
@@ -121,11 +124,22 @@ class Recorder(BaseCallbackHandler):
             above = self._scopes.get(ended.parent) if ended is not None and ended.parent is not None else None
             if ended is not None and above is not None:
                 self._add(above, ended.calls)
-                above.given = made or above.given
+                above.made = [*above.made, *ended.made, *([made] if made else [])][-MOST_CALLS:]
+                if isinstance(outputs, PromptValue):
+                    above.given = made or above.given
 
     @staticmethod
     def _add(scope: _Scope, calls: list[Call]) -> None:
         scope.calls = [*scope.calls, *calls][-MOST_CALLS:]
+
+    def originals(self, run_id: UUID | None) -> list[Sequence[BaseMessage]]:
+        """The messages that the enclosing runs were started with, and that steps within them made, as they came."""
+        found: list[Sequence[BaseMessage]] = []
+        with self._lock:
+            while run_id is not None and (scope := self._scopes.get(run_id)) is not None:
+                found += [*([scope.given] if scope.given else []), *scope.made]
+                run_id = scope.parent
+        return found
 
     def find(self, run_id: UUID | None, output: object) -> Sequence[BaseMessage] | None:
         """The messages that the model which gave `output` received, or None where that can't be told for certain.

@@ -49,6 +49,13 @@ def test_media_that_cannot_be_seen_stop_the_model_before_it_runs(kit, form):
     assert chat.calls == []
 
 
+def test_a_second_picture_that_langchains_copy_leaves_out_is_not_seen(kit):
+    second = {"image_url": f"data:image/png;base64,{kit.number_png(6)}"}
+    block = {"type": "image", "base64": kit.number_png(5), "mime_type": "image/png", "extras": second}
+    said = watched(kit, "The number is 5.").invoke([HumanMessage([block])])
+    assert said.text == "The number is 5.", "documented: the step and the middleware refuse it, a callback cannot"
+
+
 def test_observing_stops_nothing(kit):
     assert watched(kit, "UNSAFE", mode="observe").invoke(kit.ask(1)).text == "UNSAFE"
     assert watched(kit, "fine", mode="observe").invoke(HIDDEN).text == "fine"

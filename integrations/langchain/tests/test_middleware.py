@@ -1,6 +1,7 @@
 """SmoothGuardMiddleware in `create_agent`'s own loop."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -17,7 +18,7 @@ from langgraph.types import Command
 from pydantic import BaseModel
 
 from langchain_smoothguard import SmoothGuardMiddleware
-from langchain_smoothguard.middleware import REMOVED
+from langchain_smoothguard.messages import REMOVED
 from sg_guardrails import Answer, Audio, GuardError, Key, ToolCall, UnsafeOutputError
 
 RAN = []
@@ -244,6 +245,15 @@ def test_media_that_cannot_be_seen_are_taken_out_of_the_state_and_the_model_is_n
     assert texts(ask_agent(agent, [HumanMessage("and now?")], is_async, config))[-1] == "fine", "the next turn is free"
 
 
+def test_media_beside_the_content_are_taken_out_of_the_state_too(kit, agent_of):
+    agent, model = agent_of(saying("fine"))
+    hidden = HumanMessage("look", additional_kwargs={"images": [kit.number_png(5)]})
+    state = agent.invoke({"messages": [hidden]})
+    assert kit.number_png(5) not in repr(state)
+    assert REMOVED in state["messages"][0].text
+    assert (state["messages"][1].text, model.calls) == ("[error]", [])
+
+
 @both
 def test_the_users_token_stream_shows_only_judged_text(kit, agent_of, is_async):
     for sampler in ("local", "agent_model"):
@@ -290,7 +300,8 @@ def test_observing_changes_nothing(kit, agent_of):
     assert texts(agent.invoke({"messages": HIDDEN}))[-1] == "UNSAFE"
 
 
-def test_outside_of_a_retry_the_samples_are_not_repeated(kit, agent_of):
+@both
+def test_outside_of_a_retry_the_samples_are_not_repeated(kit, agent_of, is_async):
     failures = iter([True])
 
     def flaky(messages, numbers):
@@ -301,11 +312,12 @@ def test_outside_of_a_retry_the_samples_are_not_repeated(kit, agent_of):
     agent, model = agent_of(
         flaky, inside=[ModelRetryMiddleware(initial_delay=0.0, jitter=False)], settings={"sampler": "agent_model"}
     )
-    assert texts(agent.invoke({"messages": kit.ask(5)}))[-1] == "The number is 5."
+    assert texts(ask_agent(agent, kit.ask(5), is_async))[-1] == "The number is 5."
     assert len(model.calls) == 4, "one failure, one answer, two samples"
 
 
-def test_a_person_is_asked_about_the_majoritys_call_only(kit, agent_of, painter):
+@both
+def test_a_person_is_asked_about_the_majoritys_call_only(kit, agent_of, painter, is_async):
     agent, _ = agent_of(
         painter,
         guard=kit.make_guard(rules=RULE),
@@ -315,10 +327,11 @@ def test_a_person_is_asked_about_the_majoritys_call_only(kit, agent_of, painter)
         checkpointer=InMemorySaver(),
     )
     config = {"configurable": {"thread_id": "1"}}
-    waiting = agent.invoke({"messages": kit.ask(5)}, config)
+    waiting = ask_agent(agent, kit.ask(5), is_async, config)
     (request,) = waiting["__interrupt__"][0].value["action_requests"]
     assert request["args"] == {"color": "white"}
-    agent.invoke(Command(resume={"decisions": [{"type": "approve"}]}), config)
+    approved = Command(resume={"decisions": [{"type": "approve"}]})
+    asyncio.run(agent.ainvoke(approved, config)) if is_async else agent.invoke(approved, config)
     assert RAN == ["white"]
 
 
@@ -392,6 +405,27 @@ def test_agreed_structured_output_goes_on(kit, agent_of, sampler):
     agent, _ = agent_of(lambda *_: wall("white"), guard=guard, settings=settings, response_format=ToolStrategy(Wall))
     state = agent.invoke({"messages": kit.ask(5)}, {"recursion_limit": 10})
     assert state["structured_response"] == Wall(color="white")
+
+
+@samplers
+def test_one_agent_serves_many_at_once_each_with_its_own_picture(kit, agent_of, sampler):
+    # Noise that 8 bits round away: each sample reads the number of its own picture.
+    guard = kit.make_guard(smoothing={"copies": 1, "image": {"space": "pixel", "sigma": 1e-6}})
+    agent, _ = agent_of(
+        lambda messages, numbers: AIMessage(kit.says(numbers)), guard=guard, settings={"sampler": sampler}
+    )
+
+    def last(state):
+        return state["messages"][-1].text
+
+    with ThreadPoolExecutor(64) as pool:
+        said = list(pool.map(lambda n: last(agent.invoke({"messages": kit.ask(n)})), range(64)))
+    assert said == [f"The number is {n}." for n in range(64)]
+
+    async def tasks():
+        return await asyncio.gather(*(agent.ainvoke({"messages": kit.ask(n)}) for n in range(64)))
+
+    assert [last(state) for state in asyncio.run(tasks())] == [f"The number is {n}." for n in range(64)]
 
 
 def test_settings_are_checked(kit):

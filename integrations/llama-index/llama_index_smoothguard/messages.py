@@ -35,11 +35,11 @@ from sg_guardrails import (
     MediaError,
     MediaLimits,
     Message,
-    Outcome,
     Prompt,
     ToolCall,
+    UnresolvableMediaError,
     data_uri_bytes,
-    decode,
+    edge,
 )
 
 Part = str | Image | Audio
@@ -56,8 +56,8 @@ ROLES: dict[MessageRole, Role] = {
 }
 
 
-class UnresolvableMediaError(MediaError):
-    """A message or query holds media that the guard cannot see: a URL, a path, a video, a document."""
+REPLACING = frozenset(["content", "blocks", "parts", "role"])
+"""Keys of ``additional_kwargs`` that LlamaIndex's adapters lay over the message they were given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +81,11 @@ class Reader:
         problems: list[str] = []
         for number, message in enumerate(messages):
             parts: list[Part] = []
+            if name := _beside(message):
+                problems.append(f"message {number}, additional_kwargs: media under {name}")
             for block in message.blocks:
                 try:
-                    parts += self._parts(block)
+                    parts += self.parts(block)
                 except UnresolvableMediaError as error:
                     problems.append(f"message {number}, {error}")
                 except MediaError as error:
@@ -102,13 +104,14 @@ class Reader:
             MediaError: If it is broken or exceeds the limits.
         """
         try:
-            return decode(self._read("query's image_path", name), limits=self.limits)
+            return edge.decoded(self._read("query's image_path", name), limits=self.limits)
         except UnresolvableMediaError:
             if self.unresolvable == "pass":
                 return None
             raise
 
-    def _parts(self, block: object) -> Iterator[Part]:
+    def parts(self, block: object) -> Iterator[Part]:
+        """What the guard sees of one block. Raises as `prompt` does."""
         match block:
             case TextBlock():
                 yield block.text
@@ -118,9 +121,9 @@ class Reader:
                 yield self._medium("audio", Audio, block.audio, block.path, block.url)
             case CitableBlock():
                 for inner in block.content:
-                    yield from self._parts(inner)
+                    yield from self.parts(inner)
             case CitationBlock():
-                yield from self._parts(block.cited_content)
+                yield from self.parts(block.cited_content)
             case DocumentBlock():
                 yield self._document(block)
             case ToolCallBlock():
@@ -135,7 +138,7 @@ class Reader:
     def _document(self, block: DocumentBlock) -> Part:
         kind = (block.document_mimetype or "").lower()
         if kind.startswith("text/"):
-            return self._payload("document", block.data, block.path, block.url).decode(errors="replace")
+            return edge.plain_text(self._payload("document", block.data, block.path, block.url))
         if kind.startswith(("image/", "audio/")):
             wanted = Image if kind.startswith("image/") else Audio
             return self._medium("document", wanted, block.data, block.path, block.url)
@@ -143,7 +146,7 @@ class Reader:
 
     def _medium(self, name: str, kind: type[Image | Audio], data: Any, path: Any, url: Any) -> Image | Audio:
         try:
-            medium = decode(self._payload(name, data, path, url), limits=self.limits)
+            medium = edge.decoded(self._payload(name, data, path, url), limits=self.limits)
         except UnresolvableMediaError:
             raise
         except MediaError as error:
@@ -185,6 +188,16 @@ class Reader:
             raise UnresolvableMediaError(f"{name}: a file that is not inside media_root")
         with file.open("rb") as opened:
             return opened.read(self.limits.max_bytes + 1)
+
+
+def _beside(message: ChatMessage) -> str:
+    """The key under which the message carries media, or another message, outside of its blocks; else empty."""
+    beside = {key: value for key, value in message.additional_kwargs.items() if key != "images"}
+    blocks = {block.image for block in message.blocks if isinstance(block, ImageBlock)}
+    for document in message.additional_kwargs.get("images") or ():  # LlamaIndex has made a block of each
+        if (getattr(document, "image", None) or "").encode() not in blocks:
+            return "images"
+    return next(iter(REPLACING & beside.keys()), "") or edge.hidden(beside)
 
 
 def with_media(prompt: Prompt, extra: Sequence[Image | Audio]) -> Prompt:
@@ -252,22 +265,3 @@ def _arguments(value: Any) -> Mapping[str, Any]:
 
 def _line(call: ToolCall) -> str:
     return json.dumps({"name": call.name, "arguments": dict(call.arguments)}, default=str)
-
-
-def is_handed_on(outcome: Outcome) -> bool:
-    """Whether the answer under review goes on as it is."""
-    return outcome.answer is not None and outcome.status not in ("rewritten", "blocked")
-
-
-def summary(outcome: Outcome) -> dict[str, Any]:
-    """The outcome in plain values, without texts: what goes under ``metadata["smoothguard"]``."""
-    findings = outcome.verdict.findings if outcome.verdict is not None else ()
-    return {
-        "status": outcome.status,
-        "policy": outcome.policy,
-        "agreement": None if outcome.vote is None else outcome.vote.agreement,
-        "abstained": outcome.abstained,
-        "findings": [finding.rule for finding in findings],
-        "degraded": outcome.degraded,
-        "seed_id": outcome.seed_id,
-    }

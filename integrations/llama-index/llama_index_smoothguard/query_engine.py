@@ -23,8 +23,7 @@ from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
 from llama_index.core.schema import ImageNode, NodeWithScore, QueryBundle
 
 from llama_index_smoothguard.capture import Call, captured, install
-from llama_index_smoothguard.guards import OnMissing, OnUnsafe, missing, refused, shared_guard, withhold
-from llama_index_smoothguard.messages import Reader, is_handed_on, summary, with_media
+from llama_index_smoothguard.messages import Reader, with_media
 from sg_guardrails import (
     Answer,
     Audio,
@@ -37,8 +36,13 @@ from sg_guardrails import (
     Prompt,
     SmoothGuard,
     UnsafeOutputError,
+    edge,
 )
 
+ADVICE = (
+    "the messages that the LLM received were not found: it is no LlamaIndex LLM, or ran outside this query's context; "
+    "guard the LLM itself with SmoothGuardLLM"
+)
 EMPTY = "Empty Response"
 """What LlamaIndex says when nothing was retrieved; no LLM was asked."""
 
@@ -72,8 +76,8 @@ class SmoothGuardQueryEngine(BaseQueryEngine):
         policy: str | Path | Policy = "default",
         model: str | None = None,
         device: str = "auto",
-        on_unsafe: OnUnsafe = "policy",
-        on_missing_context: OnMissing | None = None,
+        on_unsafe: edge.OnUnsafe = "policy",
+        on_missing_context: edge.OnMissing | None = None,
         media_root: str | Path | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
@@ -83,7 +87,7 @@ class SmoothGuardQueryEngine(BaseQueryEngine):
         self._engine = engine
         self._guard = guard
         self._settings = (policy if guard is not None else Policy.load(policy), model, device)
-        self._on_unsafe: OnUnsafe = on_unsafe
+        self._on_unsafe: edge.OnUnsafe = on_unsafe
         self._on_missing = on_missing_context
         self._media_root = None if media_root is None else Path(media_root)
         install()
@@ -91,7 +95,11 @@ class SmoothGuardQueryEngine(BaseQueryEngine):
     @property
     def guard(self) -> SmoothGuard:
         """The guard in use; built (not loaded) at first sight."""
-        return self._guard or shared_guard(*self._settings)
+        if self._guard is None:
+            from sg_guardrails.local import shared_guard  # noqa: PLC0415 - brings torch; a guard of your own needs none
+
+            self._guard = shared_guard(*self._settings)
+        return self._guard
 
     # The engine's own interface -------------------------------------------------------------------------------------
 
@@ -153,10 +161,10 @@ class SmoothGuardQueryEngine(BaseQueryEngine):
         if text is None or not (text or calls):  # retrieval alone: there is no answer
             return response
         outcome = self._outcome(query, calls, response, Answer(text))
-        metadata = {**(response.metadata or {}), "smoothguard": summary(outcome)}
-        if is_handed_on(outcome):
+        metadata = {**(response.metadata or {}), "smoothguard": edge.summary(outcome)}
+        if edge.is_handed_on(outcome):
             return _with(response, text, metadata)
-        withhold(outcome, self._on_unsafe)
+        edge.withhold(outcome, self._on_unsafe)
         if isinstance(response, PydanticResponse):
             raise UnsafeOutputError(f"the answer was {outcome.status}; a PydanticResponse holds no text", outcome)
         return _with(response, outcome.text, metadata)
@@ -168,11 +176,11 @@ class SmoothGuardQueryEngine(BaseQueryEngine):
         try:
             prompt = self._prompt(query, calls, response, answer, reader)
         except MediaError as error:
-            return refused(guard, error, answer)
+            return edge.refused(guard, error, answer)
         if prompt is not None:
             return guard.review(prompt, answer)
         is_empty = answer.text == EMPTY and not response.source_nodes
-        return guard.judge_text(answer) if is_empty else missing(guard, answer, self._on_missing)
+        return guard.judge_text(answer) if is_empty else edge.missing(guard, answer, self._on_missing, advice=ADVICE)
 
     def _prompt(
         self, query: QueryBundle, calls: list[Call], response: RESPONSE_TYPE, answer: Answer, reader: Reader

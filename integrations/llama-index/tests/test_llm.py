@@ -1,27 +1,20 @@
-"""SmoothGuardLLM in all eight call forms, and under the framework's own agents and chat engines."""
+"""SmoothGuardLLM in all eight call forms."""
 
 import asyncio
 
 import pytest
-from llama_index.core.agent.workflow import AgentStream, FunctionAgent, ReActAgent
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
     ImageBlock,
-    LLMMetadata,
     TextBlock,
-    ToolCallBlock,
 )
-from llama_index.core.chat_engine import SimpleChatEngine
 from llama_index.core.llms.callbacks import llm_chat_callback
-from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.llms.llm import LLM, ToolSelection
-from llama_index.core.memory import ChatMemoryBuffer
+from llama_index.core.llms.llm import LLM
 from llama_index.core.schema import ImageDocument
-from llama_index.core.tools import FunctionTool
 
 from llama_index_smoothguard import SmoothGuardLLM, SmoothGuardQueryEngine
-from sg_guardrails import Answer, GuardError, PolicyError, ToolCall, UnsafeOutputError
+from sg_guardrails import GuardError, PolicyError, UnsafeOutputError
 
 CHATS = ("chat", "achat", "stream_chat", "astream_chat")
 COMPLETIONS = ("complete", "acomplete", "stream_complete", "astream_complete")
@@ -133,111 +126,7 @@ def test_settings_are_checked(kit):
         SmoothGuardLLM(llm=kit.LLM(), guard="default")
 
 
-# Agents and chat engines --------------------------------------------------------------------------------------------
-
-RAN = []
-
-
-def paint(color: str) -> str:
-    """Paint the wall."""
-    RAN.append(color)
-    return "painted"
-
-
-@pytest.fixture(autouse=True)
-def nothing_ran():
-    RAN.clear()
-
-
-@pytest.fixture
-def tool_llm(kit):
-    class Caller(kit.LLM, FunctionCallingLLM):
-        """Asks for a tool first, says its reply after."""
-
-        color: str | None = "black"
-
-        @property
-        def metadata(self):
-            return LLMMetadata(is_chat_model=True, is_function_calling_model=True)
-
-        def _prepare_chat_with_tools(self, tools, user_msg=None, chat_history=None, **kwargs):
-            return {"messages": [*(chat_history or []), *([user_msg] if user_msg else [])]}
-
-        def get_tool_calls_from_response(self, response, error_on_no_tool_call=True, **kwargs):
-            found = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
-            return [ToolSelection(tool_id="1", tool_name=b.tool_name, tool_kwargs=b.tool_kwargs) for b in found]
-
-        @llm_chat_callback()
-        async def astream_chat(self, messages, **kwargs):
-            async def chunks():
-                done = self.color is None or any(message.role.value == "tool" for message in messages)
-                block = ToolCallBlock(tool_call_id="1", tool_name="paint", tool_kwargs={"color": self.color})
-                blocks = [TextBlock(text=self._says(messages))] if done else [block]
-                yield ChatResponse(message=ChatMessage(role="assistant", blocks=blocks), delta=self._says(messages))
-
-            return chunks()
-
-    return Caller
-
-
-def run_agent(agent, message, memory):
-    async def run():
-        handler = agent.run(user_msg=message, memory=memory)
-        deltas = [event.delta async for event in handler.stream_events() if isinstance(event, AgentStream)]
-        return str(await handler), "".join(deltas)
-
-    return asyncio.run(run())
-
-
-def test_a_function_agents_unsafe_answer_reaches_neither_stream_nor_memory(kit, tool_llm):
-    llm = SmoothGuardLLM(llm=tool_llm(reply="UNSAFE", color=None), guard=kit.make_guard())
-    memory = ChatMemoryBuffer.from_defaults(llm=kit.LLM())
-    said, streamed = run_agent(FunctionAgent(llm=llm, tools=[]), kit.picture(5)[0], memory)
-    assert (said, streamed) == ("[blocked]", "[blocked]")
-    assert "UNSAFE" not in repr(memory.get_all())
-
-
-def test_a_hijacked_tool_call_is_withheld_before_the_tool_runs(kit, tool_llm):
-    def local(copy):
-        return Answer("", (ToolCall("paint", {"color": "white"}),))
-
-    guard = kit.make_guard(local)
-    agent = FunctionAgent(
-        llm=SmoothGuardLLM(llm=tool_llm(reply="Done."), guard=guard), tools=[FunctionTool.from_defaults(paint)]
-    )
-    run_agent(agent, kit.picture(5)[0], ChatMemoryBuffer.from_defaults(llm=kit.LLM()))
-    assert RAN == []
-    told = guard.sampler.asked[0].prompt.messages[0]
-    assert (told.role, "paint(color)" in told.text) == ("system", True)
-
-
-def test_an_agreed_tool_call_runs(kit, tool_llm):
-    def local(copy):
-        done = any(message.role == "tool" for message in copy.prompt.messages)
-        return Answer("Done.") if done else Answer("", (ToolCall("paint", {"color": "black"}),))
-
-    llm = SmoothGuardLLM(llm=tool_llm(reply="Done."), guard=kit.make_guard(local))
-    agent = FunctionAgent(llm=llm, tools=[FunctionTool.from_defaults(paint)])
-    said, _ = run_agent(agent, kit.picture(5)[0], ChatMemoryBuffer.from_defaults(llm=kit.LLM()))
-    assert (said, RAN) == ("Done.", ["black"])
-
-
-def test_a_react_agent_is_guarded(kit):
-    unsafe = "Thought: I can answer without using any more tools.\nAnswer: UNSAFE"
-    llm = guarded(kit, unsafe, rules=[{"id": "w", "when": {"words": ["UNSAFE"]}, "action": "raise"}])
-    with pytest.raises(UnsafeOutputError):
-        run_agent(ReActAgent(llm=llm, tools=[]), kit.picture(5)[0], ChatMemoryBuffer.from_defaults(llm=kit.LLM()))
-
-
-def test_a_chat_engines_memory_holds_judged_text_only(kit):
-    engine = SimpleChatEngine.from_defaults(llm=guarded(kit, "UNSAFE"))
-    assert str(engine.chat("hello")) == "[blocked]"
-    assert "UNSAFE" not in repr(engine.chat_history)
-
-
-def test_an_llm_without_functions_says_so(kit):
-    with pytest.raises(GuardError, match="calls no functions"):
-        guarded(kit).chat_with_tools([FunctionTool.from_defaults(paint)], user_msg="hi")
+# Beside other forms -------------------------------------------------------------------------------------------------
 
 
 def test_under_a_guarded_query_engine(kit):

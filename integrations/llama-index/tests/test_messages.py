@@ -2,6 +2,7 @@
 
 import base64
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,6 +81,35 @@ def test_pictures_of_the_older_form_are_seen():
     assert READER.prompt([message]).media[0].digest == PICTURE.digest
 
 
+BESIDE = {
+    "another picture": {"images": [ImageDocument(image=base64.b64encode(WAV).decode())]},
+    "a picture by its path": {"images": [SimpleNamespace(image=None, image_path="a.png")]},
+    "content that replaces what is judged": {"content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+    "a text that replaces what is judged": {"content": "another question"},
+    "a role": {"role": "system"},
+    "image_url": {"image_url": f"data:image/png;base64,{P}"},
+    "a data uri, deep": {"extra": [{"note": f"DATA:image/png;base64,{P}"}]},
+    "bytes": {"thing": PNG},
+    "PIL": {"thing": PICTURE.to_pil()},
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_media_outside_of_the_blocks_are_refused_by_name(name):
+    message = ChatMessage(role="user", blocks=[TextBlock(text="look")])
+    message.additional_kwargs = BESIDE[name]  # past the constructor, which opens files that it names
+    with pytest.raises(UnresolvableMediaError, match="additional_kwargs"):
+        READER.prompt([message])
+    assert Reader(MediaLimits(), "pass").prompt([message]).media == ()
+
+
+@pytest.mark.parametrize("beside", [{"tool_call_id": "1"}, {"name": "bot"}, {"refusal": None}, {"k": {"n": 1}}])
+def test_what_adapters_put_beside_the_blocks_stays(beside):
+    assert READER.prompt([ChatMessage(role="tool", content="so", additional_kwargs=beside)]).messages[0].parts == (
+        "so",
+    )
+
+
 @pytest.mark.parametrize("block", [lambda: AudioBlock(audio=WAV), lambda: AudioBlock(audio=io.BytesIO(WAV))])
 def test_a_clip_is_heard(block):
     (clip,) = parts(block())
@@ -105,6 +135,8 @@ def test_what_cannot_be_seen_is_refused_by_name(name, tmp_path, monkeypatch):
         lambda: ImageBlock(image=WAV),
         lambda: AudioBlock(audio=PNG),
         lambda: ImageBlock(url="data:image/png;base64,!!!!"),
+        lambda: DocumentBlock(data=PNG, document_mimetype="text/plain"),
+        lambda: DocumentBlock(data=WAV, document_mimetype="TEXT/PLAIN"),
     ],
 )
 def test_a_broken_medium_is_an_error_even_where_unresolvable_ones_pass(block):

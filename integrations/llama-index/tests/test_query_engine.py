@@ -28,7 +28,6 @@ from llama_index.core.tools import QueryEngineTool
 from pydantic import BaseModel, Field
 
 from llama_index_smoothguard import SmoothGuardQueryEngine, UnresolvableMediaError, capture
-from llama_index_smoothguard.guards import shared_guard
 from sg_guardrails import GuardError, PolicyError, UnsafeOutputError
 from sg_guardrails.testing import fake_image
 
@@ -399,13 +398,12 @@ def test_a_wrong_policy_or_setting_fails_at_construction(kit):
         kit.engine(settings={"on_unsafe": "ignore"})
 
 
-def test_two_engines_of_one_policy_share_one_guard(kit, monkeypatch):
-    rooms = SimpleNamespace(local_guard=lambda policy, model, device: object())
+def test_an_engine_uses_the_processs_guard_for_its_settings(kit, monkeypatch):
+    rooms = SimpleNamespace(shared_guard=lambda *settings: settings)
     monkeypatch.setitem(sys.modules, "sg_guardrails.local", rooms)
-    monkeypatch.setattr("llama_index_smoothguard.guards._guards", {})
-    engines = [SmoothGuardQueryEngine(kit.plain(), policy="builtin") for _ in range(2)]
-    assert engines[0].guard is engines[1].guard
-    assert shared_guard("default") is not engines[0].guard
+    engine = SmoothGuardQueryEngine(kit.plain(), policy="builtin", model="m", device="cpu")
+    assert [part if isinstance(part, str) else part.name for part in engine.guard] == ["builtin", "m", "cpu"]
+    assert engine.guard is engine.guard
 
 
 def test_the_capture_is_installed_once_and_idle_outside_a_query(kit):

@@ -1,0 +1,158 @@
+"""One call of a guarded LLM, a chat or a completion, from its messages to the response that is handed on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    MessageRole,
+    TextBlock,
+    ToolCallBlock,
+)
+
+from llama_index_smoothguard.messages import Reader, answer_of
+from llama_index_smoothguard.sampling import Asked, Response, asampled, perturbed, sampled
+from sg_guardrails import (
+    Answer,
+    MediaError,
+    Message,
+    Outcome,
+    Prompt,
+    SmoothGuard,
+    UnresolvableMediaError,
+    edge,
+    perturb,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One call, read."""
+
+    prompt: Prompt
+    copies: tuple[Asked, ...] = ()
+    """What to ask the guarded LLM under noise; empty where the guard's model samples, or there are no media."""
+    error: MediaError | None = None
+    """Why its media cannot be judged."""
+    settled: Outcome | None = None
+    """Where the LLM need not be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """A guard, and how it is asked."""
+
+    guard: SmoothGuard
+    on_unsafe: edge.OnUnsafe
+    sampler: Literal["local", "agent_model"]
+    long_side: int | None
+    media_root: Path | None
+
+    def judged(
+        self,
+        kind: type[Response],
+        messages: Asked,
+        ask: Callable[[Asked], Response] | None,
+        *,
+        told: str | None = None,
+    ) -> Response:
+        """Ask, sample, decide.
+
+        Args:
+            kind: Of the response.
+            messages: As the LLM is to get them.
+            ask: The guarded LLM; None: the guard's own model answers.
+            told: The tools, for the guard's own model.
+        """
+        turn = self._read(messages, told, is_asked=ask is not None)
+        if ask is None or turn.settled is not None:
+            return self._decided(kind, turn, None, [])
+        return self._decided(kind, turn, ask(messages), sampled(ask, turn.copies))
+
+    async def ajudged(
+        self,
+        kind: type[Response],
+        messages: Asked,
+        ask: Callable[[Asked], Awaitable[Response]] | None,
+        *,
+        told: str | None = None,
+    ) -> Response:
+        """`judged`, the LLM asked on the running loop, all else on a worker thread."""
+        turn = await asyncio.to_thread(self._read, messages, told, is_asked=ask is not None)
+        if ask is None or turn.settled is not None:
+            return await asyncio.to_thread(self._decided, kind, turn, None, [])
+        response = await ask(messages)
+        return await asyncio.to_thread(self._decided, kind, turn, response, await asampled(ask, turn.copies))
+
+    def _read(self, messages: Asked, told: str | None, *, is_asked: bool) -> Turn:
+        policy = self.guard.policy
+        reader = Reader(policy.limits.media, policy.unresolvable_media, self.media_root)
+        try:
+            prompt = reader.prompt(messages)
+        except MediaError as error:
+            is_open = policy.on_error == "allow" and not isinstance(error, UnresolvableMediaError)
+            if is_asked and (is_open or policy.mode == "observe"):
+                return Turn(Prompt(()), error=error)
+            return Turn(Prompt(()), settled=edge.refused(self.guard, error, None))
+        if not prompt.media:
+            return Turn(prompt)
+        if is_asked and self.sampler == "agent_model":
+            noisy = [copy for copy in self.guard.copies(prompt) if copy.seed is not None]
+            made = (perturb(copy, policy.smoothing, long_side=self.long_side) for copy in noisy)
+            return Turn(prompt, tuple(perturbed(messages, one, reader) for one in made))
+        return Turn(prompt if told is None else Prompt((Message("system", (told,)), *prompt.messages)))
+
+    def _decided(
+        self, kind: type[Response], turn: Turn, response: Response | None, samples: list[Response]
+    ) -> Response:
+        voters = list(samples)
+        if samples and response is not None and self.guard.policy.smoothing.include_clean:
+            voters.insert(0, response)
+        outcome = turn.settled or self._outcome(turn, response, voters)
+        if response is not None and edge.is_handed_on(outcome):
+            return response
+        edge.withhold(outcome, self.on_unsafe)
+        if voters and outcome.answer is not None and outcome.vote is not None:
+            # The majority's own response, tool calls included.
+            return _marked(voters[outcome.vote.choice], outcome)
+        return _marked(_made(kind, response, outcome), outcome)
+
+    def _outcome(self, turn: Turn, response: Response | None, voters: Sequence[Response]) -> Outcome:
+        answer = None if response is None else _said(response)
+        if turn.error is not None:
+            return edge.refused(self.guard, turn.error, answer)
+        if answer is None:
+            return self.guard.check(turn.prompt)
+        if not voters:
+            return self.guard.review(turn.prompt, answer)
+        clean = 0 if voters[0] is response else None
+        return self.guard.decide(turn.prompt, [_said(one) for one in voters], clean=clean, candidate=answer)
+
+
+def _said(response: ChatResponse | CompletionResponse) -> Answer:
+    return Answer(response.text) if isinstance(response, CompletionResponse) else answer_of(response.message)
+
+
+def _made(kind: type[Response], response: Response | None, outcome: Outcome) -> Response:
+    """A response that says ``outcome.text``; the guard's own tool calls, where it is the model."""
+    if issubclass(kind, CompletionResponse):
+        return kind(text=outcome.text)
+    blocks: list[Any] = [TextBlock(text=outcome.text)]
+    if response is None and outcome.answer is not None:
+        calls = outcome.answer.tool_calls
+        blocks += [ToolCallBlock(tool_name=call.name, tool_kwargs=dict(call.arguments)) for call in calls]
+    role = response.message.role if isinstance(response, ChatResponse) else MessageRole.ASSISTANT
+    return kind(message=ChatMessage(role=role, blocks=blocks))
+
+
+def _marked(response: Response, outcome: Outcome) -> Response:
+    """The response with the outcome in its metadata."""
+    told = {**response.additional_kwargs, "smoothguard": edge.summary(outcome)}
+    return response.model_copy(update={"additional_kwargs": told})
