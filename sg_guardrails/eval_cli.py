@@ -127,7 +127,7 @@ def llava_bench(
     """LLaVA-Bench in the wild: open questions, scored by a judge relative to GPT-4's answers."""
     if reviews:
         alone(context, "--answers", "images", "judge", "judge_url", "swapped")
-        done = recorded(Reviews(), {file: recorded_reviews(file, data=data) for file in reviews})
+        done = recorded(Reviews(official=True), {file: recorded_reviews(file, data=data) for file in reviews})
         finish(done, out, as_json=as_json)
         return
     if judge is None or out is None:

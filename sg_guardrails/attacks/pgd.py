@@ -11,9 +11,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sg_guardrails.core.errors import GuardError
+
 Norm = Literal["linf", "l2", "unconstrained", "patch"]
 Loss = Callable[[Tensor, int], Tensor]
-"""The scalar to lower, given the picture and the step's number (so that fresh noise can be drawn for each step)."""
+"""The scalar to lower, given the medium and the step's number (so that fresh noise can be drawn for each step)."""
+Bounds = tuple[float, float]
+PIXEL_BOUNDS: Bounds = (0.0, 1.0)
+SAMPLE_BOUNDS: Bounds = (-1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,18 +35,19 @@ class Patch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttackSettings:
-    """How far the picture may move, and how it gets there."""
+    """How far the medium may move, and how it gets there."""
 
     eps: float = 8 / 255
-    """Radius of the ball in pixel units of [0, 1]: per value for ``linf``, Euclidean over the picture for ``l2``."""
+    """Radius of the ball, in pixel values of [0, 1] or samples of [-1, 1]: of each value for ``linf``, Euclidean over
+    the whole medium for ``l2``."""
     step: float | None = None
-    """Length of the first step in the same unit; None is 0.12 eps, or 8/255 where nothing bounds the picture."""
+    """Length of the first step in the same unit; None is 0.12 eps, or 8/255 where nothing bounds the medium."""
     steps: int = 100
     """Steps of one start."""
     norm: Norm = "linf"
-    """``unconstrained`` and ``patch`` keep to [0, 1] only, ``patch`` inside its square."""
+    """``unconstrained`` and ``patch`` keep to the values' range only, ``patch`` inside its square."""
     restarts: int = 1
-    """Starts in all. The first is the picture itself, later ones are random points of the ball."""
+    """Starts in all. The first is the medium itself, later ones are random points of the ball."""
     momentum: float = 0.9
     """Share of the last direction that is kept (MI-FGSM, arXiv 1710.06081)."""
     schedule: Literal["cosine", "fixed"] = "cosine"
@@ -102,19 +108,30 @@ class AttackState:
         """Steps taken over all starts."""
         return len(self.losses)
 
-    def save(self, path: str | Path) -> None:
-        """Write the state to a file, whole or not at all."""
+    def save(self, path: str | Path, *, run: str = "") -> None:
+        """Write the state to a file, whole or not at all; `run` names the attack that it belongs to."""
         target = Path(path)
         part = target.with_name(f"{target.name}.part")
         content = {item.name: getattr(self, item.name) for item in fields(self)}
-        torch.save({**content, "losses": list(self.losses)}, part)
+        torch.save({**content, "losses": list(self.losses), "run": run}, part)
         part.replace(target)
 
     @classmethod
-    def load(cls, path: str | Path) -> AttackState:
-        """Read a state that `save` wrote. Only tensors and numbers are unpacked, never code."""
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        return cls(**{**content, "losses": tuple(content["losses"])})
+    def load(cls, path: str | Path, *, run: str = "") -> AttackState:
+        """Read a state that `save` wrote. Only tensors and numbers are unpacked, never code.
+
+        Raises:
+            GuardError: If the file is no such state, or belongs to another attack.
+        """
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            belongs = content.pop("run")
+            state = cls(**{**content, "losses": tuple(content["losses"])})
+        except Exception as error:  # a torn file makes torch's unpickler fail in a dozen ways
+            raise GuardError(f"{path} is no state of an attack: delete it, or name another file") from error
+        if belongs != run:
+            raise GuardError(f"{path} belongs to another attack: name another file, or delete it to start anew")
+        return state
 
 
 Progress = Callable[[AttackState], None]
@@ -123,11 +140,12 @@ Success = Callable[[Tensor], bool]
 
 @dataclass(frozen=True, slots=True)
 class _Ball:
-    """The set that every iterate stays in: the norm's ball around the origin, cut with [0, 1] and the mask."""
+    """The set that every iterate stays in: the norm's ball around the origin, cut with the bounds and the mask."""
 
     origin: Tensor
     settings: AttackSettings
     mask: Tensor | None = field(default=None)
+    bounds: Bounds = PIXEL_BOUNDS
 
     def project(self, picture: Tensor) -> Tensor:
         """The nearest allowed picture (for L2 after the cut: an allowed one, since cutting only shortens)."""
@@ -136,7 +154,7 @@ class _Ball:
             delta = delta.clamp(-self.settings.eps, self.settings.eps)
         elif self.settings.norm == "l2":
             delta = delta * (self.settings.eps / delta.norm().clamp_min(1e-12)).clamp_max(1)
-        moved = (self.origin + delta).clamp(0, 1)
+        moved = (self.origin + delta).clamp(*self.bounds)
         return moved if self.mask is None else torch.where(self.mask, moved, self.origin)
 
 
@@ -148,28 +166,31 @@ def pgd(
     success: Success | None = None,
     progress: Progress | None = None,
     state: AttackState | None = None,
+    bounds: Bounds = PIXEL_BOUNDS,
 ) -> AttackState:
     """Lower `loss` over the allowed pictures around `picture` (Madry et al., arXiv 1706.06083).
 
     Args:
-        picture: ``(3, H, W)`` in [0, 1], the clean one.
+        picture: The clean medium: a picture ``(3, H, W)`` in [0, 1], or a waveform ``(T,)`` in [-1, 1].
         loss: What to lower; called with the picture and the step's number over all starts.
         settings: The ball and the way through it.
         success: Asked every `check_every` steps and at a start's end; True ends the attack there.
         progress: Called with the state after each step; what it raises stops the attack, and the last state it saw
             can be passed on as `state`.
         state: Where to go on from; None begins.
+        bounds: The least and the greatest value.
 
     Returns:
         The last state. ``best`` is the picture that succeeded, else the one of the lowest loss.
 
     Raises:
-        ValueError: If the picture is not in [0, 1], or the loss is not finite.
+        ValueError: If the picture is not within the bounds, or the loss is not finite.
     """
     origin = picture.detach()
-    if not bool(((origin >= 0) & (origin <= 1)).all()):
-        raise ValueError("the picture's values lie in [0, 1]")
-    ball = _Ball(origin, settings, _mask(origin, settings.patch))
+    low, high = bounds
+    if not bool(((origin >= low) & (origin <= high)).all()):
+        raise ValueError(f"the values lie in [{low:g}, {high:g}]")
+    ball = _Ball(origin, settings, _mask(origin, settings.patch), bounds)
     now = _begin(origin) if state is None else _placed(state, origin)
     while not now.success and now.restart < settings.restarts:
         if now.step == settings.steps:
@@ -212,7 +233,8 @@ def _again(now: AttackState, ball: _Ball) -> AttackState:
         radius = settings.eps * float(torch.rand((), generator=generator))
         start = ball.origin + radius * direction / direction.norm()
     else:
-        start = torch.rand(shape, generator=generator).to(ball.origin)
+        low, high = ball.bounds
+        start = (low + (high - low) * torch.rand(shape, generator=generator)).to(ball.origin)
     return replace(now, picture=ball.project(start), velocity=torch.zeros_like(ball.origin), restart=number, step=0)
 
 

@@ -127,8 +127,21 @@ def _cropped(levels: Tensor, size: Any) -> Tensor:
 def _single(processor: Any, levels: Tensor, rounding: bool) -> Tensor:  # noqa: FBT001 - one signature for the table
     """``(1, 3, h, w)``: CLIP, SigLIP, LLaVA."""
     if getattr(processor, "do_pad", None):
-        raise ModelError("padding to a square has no differentiable form here; set the processor's do_pad to False")
+        levels = _squared(processor, levels)
     return _normalised(processor, _fitted(processor, levels, rounding)).unsqueeze(0)
+
+
+def _squared(processor: Any, levels: Tensor) -> Tensor:
+    """The picture in the middle of a square of the mean colour, whole levels (LLaVA 1.5's own way)."""
+    if not hasattr(processor, "pad_to_square"):
+        raise ModelError(f"how {type(processor).__name__} pads has no differentiable form here; set do_pad to False")
+    height, width = levels.shape[1:]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    mean = [int(value * 255) for value in processor.image_mean]
+    square = _channels(mean, levels).expand(3, side, side).clone()
+    square[:, top : top + height, left : left + width] = levels
+    return square
 
 
 def _panned(processor: Any, levels: Tensor, rounding: bool) -> Tensor:  # noqa: FBT001 - one signature for the table

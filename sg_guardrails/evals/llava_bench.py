@@ -14,7 +14,7 @@ from sg_guardrails.core.media import DEFAULT_LIMITS, MediaLimits
 from sg_guardrails.core.types import Prompt
 from sg_guardrails.evals.base import Item, Row, Scores, Trouble, open_picture, plain_id, present, read_lines
 from sg_guardrails.evals.files import shown
-from sg_guardrails.evals.llava_reviews import CATEGORIES, SWAPPED, Reviews, review_text, scores_of
+from sg_guardrails.evals.llava_reviews import CATEGORIES, SWAPPED, Reviews, failed, review_text, scores_of
 
 SOURCE = "https://huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild"
 RULE_SOURCE = "https://github.com/haotian-liu/LLaVA/blob/main/llava/eval/table/rule.json"
@@ -135,7 +135,8 @@ def recorded_reviews(file: Path, *, data: Path | None = None) -> tuple[list[Row]
     """The rows of a file of reviews in the official layout (``question_id``, ``category``, ``content``, ``tuple``).
 
     Reviews are counted as the official summary counts them: one without a category, or with none that is known, under
-    ``all`` alone, one without a question_id by its scores; both are named. Reviews without two scores are left out.
+    ``all`` alone, one without a question_id by its scores, one in which its parser found no scores as the -1 -1 that
+    it wrote (`Reviews.official`); all are named. Other reviews without two scores are left out.
 
     Args:
         file: JSON lines.
@@ -156,12 +157,12 @@ def recorded_reviews(file: Path, *, data: Path | None = None) -> tuple[list[Row]
             troubles.append(Trouble(where, f"no question {named!r}", "unmatched"))
         elif key in rows:
             troubles.append(Trouble(where, f"question {key} is reviewed twice, the first counts", "duplicates"))
-        elif scores_of(row) is None:
+        elif scores_of(row) is None and not failed(row):
             troubles.append(Trouble(where, f"question {named}: the review holds no two scores", "undecided"))
         else:
             rows[key] = row if row.group in CATEGORIES else replace(row, group="")
             troubles += _counted_all_the_same(where, line, named, rows[key])
-    for key in known.keys() - rows.keys():
+    for key in (key for key in known if key not in rows):
         troubles.append(Trouble(f"question {key}", f"{known[key]}: has no scored review", "unanswered"))
     return list(rows.values()), troubles
 
@@ -183,6 +184,8 @@ def _category(line: Mapping[str, Any]) -> str:
 
 def _counted_all_the_same(where: str, line: Mapping[str, Any], named: str | None, row: Row) -> list[Trouble]:
     found = []
+    if failed(row):
+        found.append(Trouble(where, f"question {named}: no two scores were found; -1 -1 counts", "undecided"))
     if not named:
         found.append(Trouble(where, "has no question_id; its scores count", "without id"))
     if not row.group:

@@ -11,6 +11,8 @@ from sg_guardrails.evals.base import Figure, Item, Row, Scores, Trouble
 CATEGORIES = ("conv", "detail", "complex")
 SWAPPED = ":swapped"
 """Ends the key of a review that was asked for with the candidate in the first place."""
+FAILED = (-1.0, -1.0)
+"""What the official parser writes where it finds no two scores."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Reviews:
 
     items: tuple[Item, ...] = ()
     troubles: tuple[Trouble, ...] = ()
+    official: bool = False
+    """Whether -1 -1 is averaged in with the others, as the official summary of recorded reviews does."""
     name: str = "llava-bench"
     headline: str = "relative"
     outcome: str = "judged as good as the reference"
@@ -33,10 +37,11 @@ class Reviews:
 
         As in the official summary, a review without a category counts under ``all`` alone.
         """
-        pairs = [(row.group, pair) for row in rows if (pair := scores_of(row)) is not None]
-        groups = [name for name in CATEGORIES if any(group == name for group, _ in pairs)]
-        scores = {"all": _relative([pair for _, pair in pairs])}
-        return scores | {name: _relative([pair for group, pair in pairs if group == name]) for name in groups}
+        counted = [row for row in rows if scores_of(row) is not None or (self.official and failed(row))]
+        groups = [name for name in CATEGORIES if any(row.group == name for row in counted)]
+        return {"all": _relative(counted)} | {
+            name: _relative([row for row in counted if row.group == name]) for name in groups
+        }
 
 
 def settled(rows: Sequence[Row]) -> list[Row]:
@@ -64,17 +69,17 @@ def _settled(key: str, orders: Sequence[Row]) -> Row:
 def scores_of(row: Row) -> tuple[float, float] | None:
     """(reference, candidate) from the first line, as the official parser reads it; None where it holds no scores.
 
-    Where it finds none the official parser writes -1 -1, and the official summary takes their mean with the others;
-    here they are no scores.
+    Where it finds none the official parser writes -1 -1: these are no scores.
     """
-    parts = row.text.split("\n", maxsplit=1)[0].replace(",", " ").split()
-    try:
-        one, two = (float(part) for part in parts)
-    except ValueError:
-        return None
+    one, two = _first_line(row) or FAILED
     if not row.counts or not (0 <= one <= 10 and 0 <= two <= 10):
         return None
     return (two, one) if row.key.endswith(SWAPPED) else (one, two)
+
+
+def failed(row: Row) -> bool:
+    """Whether a recorded review says that the official parser found no scores in it."""
+    return _first_line(row) == FAILED
 
 
 def review_text(line: Mapping[str, Any]) -> str:
@@ -90,11 +95,23 @@ def review_text(line: Mapping[str, Any]) -> str:
     return str(content)
 
 
+def _first_line(row: Row) -> tuple[float, float] | None:
+    parts = row.text.split("\n", maxsplit=1)[0].replace(",", " ").split()
+    try:
+        one, two = (float(part) for part in parts)
+    except ValueError:
+        return None
+    return one, two
+
+
 def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _relative(pairs: Sequence[tuple[float, float]]) -> dict[str, Figure]:
+def _relative(rows: Sequence[Row]) -> dict[str, Figure]:
+    found = [scores_of(row) for row in rows]
+    # Beside reviews with scores only: -1 over -1 alone would be 100.
+    pairs = [pair or FAILED for pair in found] if any(found) else []
     return {
         "relative": Figure.resampled(pairs, lambda means: 100 * means[..., 1] / means[..., 0]),
         "reference": Figure.resampled(pairs, lambda means: means[..., 0]),

@@ -57,7 +57,7 @@ _PAGES.filters |= {"shown": shown, "interval": interval}
 
 
 def write_report(evaluation: Evaluation, path: Path) -> Path:
-    """Write one evaluation's page, with the published figures beside it where the paper has them.
+    """Write one evaluation's page: figures, charts, the paired test, cost and losses.
 
     Raises:
         GuardError: If matplotlib is not installed.

@@ -11,11 +11,13 @@ import torch
 from sklearn.datasets import load_sample_images
 from torch.nn import functional
 
-from sg_guardrails.attacks import objectives
-from sg_guardrails.attacks.attack import attack_image, with_image
-from sg_guardrails.attacks.objectives import Expectation, Slot, loss_of
+from sg_guardrails.attacks import objectives, slots
+from sg_guardrails.attacks.attack import _better, attack_image, with_image
+from sg_guardrails.attacks.loss import loss_of
+from sg_guardrails.attacks.objectives import Expectation
 from sg_guardrails.attacks.pgd import AttackSettings, AttackState, Patch
 from sg_guardrails.attacks.pixels import tensor_of
+from sg_guardrails.attacks.slots import PictureSlot
 from sg_guardrails.core.errors import ModelError
 from sg_guardrails.core.media import Audio, Image
 from sg_guardrails.core.policy import ImageNoise, Smoothing
@@ -62,22 +64,22 @@ def test_the_loss_is_the_targets_likelihood(handle, prompt, which):
     long, short = "The shape is a red circle.", "No"
     by_hand = [nll_by_hand(handle, prompt, text, ends=False) for text in (long, short)]
     wanted = objectives.jailbreak([long, short])  # of unlike length, so that one row is padded
-    loss = loss_of(handle, [Slot.of(handle, prompt, which=which)], wanted)
+    loss = loss_of(handle, [PictureSlot.of(handle, prompt, which=which)], wanted)
     picture = tensor_of(prompt.media[which]).requires_grad_()
     value = loss(picture, 0)
     assert value.item() == pytest.approx(sum(by_hand) / 2, rel=1e-3)
     (gradient,) = torch.autograd.grad(value, picture)
     assert float(gradient.abs().max()) > 0
-    away = loss_of(handle, [Slot.of(handle, prompt, which=which)], replace(wanted, away=True))
+    away = loss_of(handle, [PictureSlot.of(handle, prompt, which=which)], replace(wanted, away=True))
     assert away(picture, 0).item() == pytest.approx(-value.item(), rel=1e-5)
 
 
 def test_only_the_slots_picture_is_replaced(handle):
     clean = encode(handle, TWO)[layouts.PIXELS]
     for which in (0, 1):
-        slot = Slot.of(handle, TWO, which=which)
-        assert torch.allclose(slot.values(tensor_of(TWO.media[which])), clean, atol=1e-4)
-        swapped = slot.values(1 - tensor_of(TWO.media[which]))
+        slot = PictureSlot.of(handle, TWO, which=which)
+        assert torch.allclose(slot.row(tensor_of(TWO.media[which]))[layouts.PIXELS], clean, atol=1e-4)
+        swapped = slot.row(1 - tensor_of(TWO.media[which]))[layouts.PIXELS]
         expected = encode(handle, with_image(TWO, Image(1 - TWO.media[which].pixels), which=which))[layouts.PIXELS]
         assert torch.allclose(swapped, expected, atol=1e-4)
         assert not torch.allclose(swapped, clean, atol=1e-2)
@@ -126,22 +128,22 @@ def test_one_picture_serves_many_prompts(llava):
 
 
 def test_paired_targets_answer_their_own_prompts(llava):
-    slots = [Slot.of(llava, Prompt.ask(question, FLOWER)) for question in ("What colour?", "Yes or no?")]
+    places = [PictureSlot.of(llava, Prompt.ask(question, FLOWER)) for question in ("What colour?", "Yes or no?")]
     picture = tensor_of(FLOWER)
-    paired = loss_of(llava, slots, objectives.jailbreak(["red", "yes"], paired=True))
+    paired = loss_of(llava, places, objectives.jailbreak(["red", "yes"], paired=True))
     single = [
-        loss_of(llava, [slot], objectives.jailbreak([text])) for slot, text in zip(slots, ("red", "yes"), strict=True)
+        loss_of(llava, [slot], objectives.jailbreak([text])) for slot, text in zip(places, ("red", "yes"), strict=True)
     ]
     assert paired(picture, 0).item() == pytest.approx(sum(loss(picture, 0).item() for loss in single) / 2, rel=1e-4)
     with pytest.raises(ModelError, match="paired"):
-        loss_of(llava, slots, objectives.jailbreak(["red"], paired=True))
+        loss_of(llava, places, objectives.jailbreak(["red"], paired=True))
 
 
 def test_a_large_corpus_is_drawn_from_anew_in_every_step_and_replayed(llava):
     corpus = objectives.jailbreak(
         [f"{word} {other}" for word in ("red", "blue") for other in ("star", "no", "yes")], batch=2
     )
-    loss = loss_of(llava, [Slot.of(llava, ASK)], corpus, seed=3)
+    loss = loss_of(llava, [PictureSlot.of(llava, ASK)], corpus, seed=3)
     picture = tensor_of(FLOWER)
     values = [loss(picture, step).item() for step in range(6)]
     assert len(set(values)) > 2
@@ -149,14 +151,14 @@ def test_a_large_corpus_is_drawn_from_anew_in_every_step_and_replayed(llava):
 
 
 def test_expectation_draws_fresh_noise_each_step_and_pushes_a_share(llava):
-    slots, goal, picture = [Slot.of(llava, ASK)], objectives.say("red circle"), tensor_of(FLOWER)
-    plain = loss_of(llava, slots, goal)
-    still = loss_of(llava, slots, goal, expectation=Expectation(noise=ImageNoise(sigma=0), draws=3))
+    places, goal, picture = [PictureSlot.of(llava, ASK)], objectives.say("red circle"), tensor_of(FLOWER)
+    plain = loss_of(llava, places, goal)
+    still = loss_of(llava, places, goal, expectation=Expectation(noise=ImageNoise(sigma=0), draws=3))
     assert still(picture, 0).item() == pytest.approx(plain(picture, 0).item(), rel=1e-4)
 
     def at(share: float, draws: int = 5):
         noise = ImageNoise(sigma=0.2, space="pixel")
-        return loss_of(llava, slots, goal, expectation=Expectation(noise=noise, draws=draws, share=share), seed=4)
+        return loss_of(llava, places, goal, expectation=Expectation(noise=noise, draws=draws, share=share), seed=4)
 
     everything = at(1.0)
     assert everything(picture, 0).item() == everything(picture, 0).item()
@@ -208,11 +210,9 @@ def test_a_patch_attack_changes_its_square_alone(llava):
 
 
 def test_preprocessing_that_is_not_the_processors_is_refused(llava, monkeypatch):
-    monkeypatch.setattr(
-        objectives, "pixel_values", lambda processor, picture, rounding=True: torch.zeros((1, 3, 32, 32))
-    )
+    monkeypatch.setattr(slots, "pixel_values", lambda processor, picture, rounding=True: torch.zeros((1, 3, 32, 32)))
     with pytest.raises(ModelError, match="CLIPImageProcessor"):
-        Slot.of(llava, ASK)
+        PictureSlot.of(llava, ASK)
 
 
 def test_prompts_without_the_picture_are_refused(llava):
@@ -258,3 +258,12 @@ def test_what_counts_as_reached():
 def test_expectations_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match="share"):
         Expectation(noise=ImageNoise(), **wrong)
+
+
+def test_a_lucky_draw_does_not_choose_an_adaptive_attacks_picture():
+    """On fresh draws the last picture beats the one whose draw was lucky; where it does not, it is not taken."""
+    lucky, last = torch.zeros((3, 2, 2)), torch.ones((3, 2, 2))
+    state = AttackState(last, torch.zeros_like(last), lucky, best_loss=-1.0, losses=(3.0, -1.0))
+    settings = AttackSettings(steps=2)
+    assert _better(lambda x, step: 1 - x.mean() + 0.1 * (step % 2), state, settings) is last
+    assert _better(lambda x, step: x.mean(), state, settings) is lucky

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sg_guardrails.attacks.pgd import AttackSettings, AttackState, Patch, pgd
+from sg_guardrails.attacks.pgd import SAMPLE_BOUNDS, AttackSettings, AttackState, Patch, pgd
+from sg_guardrails.core.errors import GuardError
 
 ATOL = 1e-6
 
@@ -223,3 +224,26 @@ def test_a_patch_outside_a_picture_out_of_range_and_a_broken_loss_are_refused():
         pgd(x, lambda at, step: at.sum() * math.nan, AttackSettings())
     with pytest.raises(ValueError, match="state"):
         pgd(x, towards(x), AttackSettings(), state=pgd(picture(0, 3, 3), lambda at, step: at.sum(), AttackSettings()))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "unconstrained"])
+def test_a_waveform_keeps_to_its_own_bounds(norm):
+    wave = 2 * torch.rand(50, generator=torch.Generator().manual_seed(2)) - 1
+    options = AttackSettings(norm=norm, eps=0.5, step=0.3, steps=6, restarts=2)
+    end = pgd(wave, towards(torch.full((50,), -3.0)), options, bounds=SAMPLE_BOUNDS)
+    assert float(end.picture.min()) == -1  # below 0, and no farther than a sample goes
+    assert float(end.picture.max()) <= 1
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        pgd(wave, towards(wave), options)
+
+
+def test_a_state_names_its_attack_and_a_broken_one_is_told(tmp_path):
+    path, x = tmp_path / "state", picture(0)
+    pgd(x, towards(x), AttackSettings(steps=1)).save(path, run="this")
+    assert AttackState.load(path, run="this").steps == 1
+    with pytest.raises(GuardError, match="another attack"):
+        AttackState.load(path, run="that")
+    for content in (b"", b"torn", path.read_bytes()[:100]):
+        (tmp_path / "broken").write_bytes(content)
+        with pytest.raises(GuardError, match="no state"):
+            AttackState.load(tmp_path / "broken")

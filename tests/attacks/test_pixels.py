@@ -38,6 +38,7 @@ PROCESSORS = {
     "clip as is": CLIPImageProcessorPil(do_resize=False, do_center_crop=False, do_normalize=False),
     "siglip": SiglipImageProcessorPil(),
     "llava": LlavaImageProcessorPil(),
+    "llava square": LlavaImageProcessorPil(do_pad=True),
     "gemma3": Gemma3ImageProcessorPil(),
     "gemma3 pan and scan": Gemma3ImageProcessorPil(size={"height": 96, "width": 96}, **PAN),
     "qwen": Qwen2VLImageProcessorPil(),
@@ -180,7 +181,7 @@ def test_what_has_no_differentiable_form_is_refused():
     with pytest.raises(ModelError, match="StrangeImageProcessor"):
         pixel_values(StrangeImageProcessor(), x)
     with pytest.raises(ModelError, match="do_pad"):
-        pixel_values(LlavaImageProcessorPil(do_pad=True), x)
+        pixel_values(CLIPImageProcessorPil(do_pad=True), x)
     with pytest.raises(ModelError, match="picture"):
         pixel_values(PROCESSORS["clip"], x[:2])
     with pytest.raises(ValueError, match="BOX"):

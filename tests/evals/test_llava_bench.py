@@ -205,18 +205,32 @@ def test_a_missing_folder_is_refused_and_missing_questions_are_told(tmp_path):
     assert review(tmp_path, line, data=tmp_path)[1] == [("unchecked", "questions.jsonl")]
 
 
-# The judge's scores of guarded LLaVA-1.5-7B in the authors' llava-reviews-new.jsonl (GuangzhiSu/SmoothGuard);
-# in one review of `complex` the judge gave no two scores.
-AUTHORS = {
+# The judge's scores in two of the authors' files (GuangzhiSu/SmoothGuard), with their published figures: llava-reviews-
+# new.jsonl (LLaVA-1.5-7B guarded) and Qwen2.5-reviews-normal.jsonl (Qwen2.5-VL-7B bare). -1 -1: no two scores were found.
+GUARDED_LLAVA = {
     "conv": "8 5,8 5,7 6,8 9,8 7,8 9,8 7,8 7,7 6,7 8,7 6,8 7,8 5,8 7,8 7,8 5,8 9",
     "detail": "8 9" + ",8 7" * 14,
     "complex": "8 7.5,-1 -1" + ",8 9" * 13 + ",8 7" * 13,
 }
 
 
-def test_the_authors_sixty_reviews_give_the_published_figures(tmp_path):
+BARE_QWEN = {
+    "conv": "8 9,8 9,8 9,8 7,8 7,8 9,8 9,8 7,8 9,8 7,7 8,8 7,8 7,8 9,8 9,8 7,8 9",
+    "detail": "-1 -1,8 7" + ",8 9" * 13,
+    "complex": "-1 -1,7 8,8 7.5,8 7.5" + ",8 9" * 13 + ",8 7" * 11,
+}
+
+
+@pytest.mark.parametrize(
+    ("reviews", "published", "without"),
+    [
+        (GUARDED_LLAVA, {"all": 93.5, "conv": 87.1, "detail": 89.2, "complex": 99.8}, 1),
+        (BARE_QWEN, {"all": 103.7, "conv": 102.2, "detail": 110.8, "complex": 100.9}, 2),
+    ],
+)
+def test_the_authors_sixty_reviews_give_the_published_figures(tmp_path, reviews, published, without):
     file, rows = tmp_path / "reviews.jsonl", []
-    for category, scores in AUTHORS.items():
+    for category, scores in reviews.items():
         for pair in scores.split(","):
             given = [float(part) for part in pair.split()]
             rows.append(
@@ -225,10 +239,19 @@ def test_the_authors_sixty_reviews_give_the_published_figures(tmp_path):
     assert len(rows) == 60
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found, troubles = recorded_reviews(file)
-    scores = Reviews().scores(found)
-    relative = {name: round(figures["relative"].value, 1) for name, figures in scores.items()}
-    assert relative == {"all": 93.5, "conv": 87.1, "detail": 89.2, "complex": 99.8}
-    assert [trouble.kind for trouble in troubles] == ["undecided"]
+    scores = Reviews(official=True).scores(found)
+    assert {name: round(figures["relative"].value, 1) for name, figures in scores.items()} == published
+    assert scores["all"]["relative"].n == 60
+    assert [trouble.kind for trouble in troubles] == ["undecided"] * without
+    assert sum(Reviews(official=True).hit(row) is None for row in found) == without
+
+
+def test_a_review_without_scores_alone_scores_nothing(tmp_path):
+    file = tmp_path / "reviews.jsonl"
+    file.write_text(json.dumps({"question_id": 0, "category": "conv", "tuple": [-1, -1]}))
+    rows, _ = recorded_reviews(file)
+    assert Reviews(official=True).scores(rows)["all"]["relative"].value is None
+    assert Reviews().scores(rows)["all"]["relative"].n == 0
 
 
 def test_what_is_missing_is_named_with_its_source(data):

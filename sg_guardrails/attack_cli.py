@@ -1,0 +1,289 @@
+"""``sg-guardrails attack image | audio | universal | query``: adversarial pictures and clips for your own model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from sg_guardrails.attack_options import (
+    FAILED,
+    AimOption,
+    CheckOption,
+    DrawsOption,
+    EpsOption,
+    ImageOption,
+    ModelOption,
+    NormOption,
+    OutOption,
+    PatchOption,
+    PlaceOption,
+    PromptOption,
+    RestartsOption,
+    RightOption,
+    ScheduleOption,
+    SeedOption,
+    ShareOption,
+    SigmaOption,
+    SizeOption,
+    SpaceOption,
+    StateOption,
+    StepsOption,
+    SystemOption,
+    TargetOption,
+    TokensOption,
+    end,
+    lines,
+    loaded,
+    run,
+    settings_of,
+    writable,
+    write,
+)
+from sg_guardrails.core.errors import GuardError
+from sg_guardrails.core.media import Audio, Image
+from sg_guardrails.core.policy import AudioNoise, ImageNoise, Policy
+from sg_guardrails.core.types import Prompt, printable
+from sg_guardrails.eval_options import DeviceOption, JsonOption, PolicyOption, console, watch
+
+attacks = typer.Typer(
+    no_args_is_help=True,
+    help="Make adversarial pictures and clips for a model of your own, to see what your guard holds. "
+    "Exit: 0 the attack succeeded, 1 it did not, 2 bad input.",
+)
+PIXEL = 1 / 255
+"""The unit of --eps and --step-size for pictures."""
+
+
+@attacks.command()
+def image(
+    model: ModelOption,
+    image: ImageOption,
+    out: OutOption,
+    prompt: PromptOption = "",
+    system: SystemOption = None,
+    aim: AimOption = "say",
+    target: TargetOption = None,
+    right: RightOption = None,
+    norm: NormOption = "linf",
+    eps: EpsOption = 8,
+    steps: StepsOption = 100,
+    step_size: SizeOption = None,
+    schedule: ScheduleOption = "cosine",
+    restarts: RestartsOption = 1,
+    check_every: CheckOption = 10,
+    patch_size: PatchOption = None,
+    patch_at: PlaceOption = "0,0",
+    expect_sigma: SigmaOption = None,
+    expect_space: SpaceOption = "pixel",
+    draws: DrawsOption = 6,
+    share: ShareOption = 1.0,
+    seed: SeedOption = 0,
+    max_new_tokens: TokensOption = 64,
+    state: StateOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """A picture that makes the model say, do or get wrong what you choose, by its gradients (PGD)."""
+    picture = Image.open(image)
+    writable(out, ".png")
+    settings = settings_of(
+        norm,
+        eps,
+        steps=steps,
+        unit=PIXEL,
+        step_size=step_size,
+        schedule=schedule,
+        restarts=restarts,
+        check_every=check_every,
+        seed=seed,
+        patch=None if patch_size is None else (patch_at, patch_size),
+    )
+    from sg_guardrails.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+
+    run(
+        loaded(model, device),
+        [Prompt.ask(prompt, picture, system=system)],
+        Wanted(aim=aim, targets=tuple(target or ()), right=right),
+        settings,
+        noises=[ImageNoise(space=expect_space, sigma=sigma) for sigma in expect_sigma or ()],
+        draws=draws,
+        share=share,
+        max_new_tokens=max_new_tokens,
+        state=state,
+        out=out,
+        as_json=as_json,
+    )
+
+
+@attacks.command()
+def universal(
+    model: ModelOption,
+    image: ImageOption,
+    out: OutOption,
+    prompts: Annotated[Path, typer.Option(help="The questions that share the picture, one a line.")],
+    targets: Annotated[Path, typer.Option(help="What an unrestrained model would say, one a line.")],
+    paired: Annotated[bool, typer.Option("--paired", help="Line i of --targets answers line i of --prompts.")] = False,  # noqa: FBT002
+    system: SystemOption = None,
+    norm: NormOption = "linf",
+    eps: EpsOption = 16,
+    steps: StepsOption = 500,
+    step_size: SizeOption = None,
+    schedule: ScheduleOption = "cosine",
+    restarts: RestartsOption = 1,
+    check_every: CheckOption = 50,
+    expect_sigma: SigmaOption = None,
+    expect_space: SpaceOption = "pixel",
+    draws: DrawsOption = 6,
+    share: ShareOption = 1.0,
+    seed: SeedOption = 0,
+    max_new_tokens: TokensOption = 64,
+    state: StateOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """One picture that breaks many questions: towards a corpus of targets (Qi et al., arXiv 2306.13213)."""
+    picture = Image.open(image)
+    questions, sentences = lines(prompts), lines(targets)
+    writable(out, ".png")
+    settings = settings_of(
+        norm,
+        eps,
+        steps=steps,
+        unit=PIXEL,
+        step_size=step_size,
+        schedule=schedule,
+        restarts=restarts,
+        check_every=check_every,
+        seed=seed,
+    )
+    from sg_guardrails.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+
+    run(
+        loaded(model, device),
+        [Prompt.ask(question, picture, system=system) for question in questions],
+        Wanted(aim="jailbreak", targets=sentences, paired=paired),
+        settings,
+        noises=[ImageNoise(space=expect_space, sigma=sigma) for sigma in expect_sigma or ()],
+        draws=draws,
+        share=share,
+        max_new_tokens=max_new_tokens,
+        state=state,
+        out=out,
+        as_json=as_json,
+    )
+
+
+@attacks.command()
+def audio(
+    model: ModelOption,
+    audio: Annotated[Path, typer.Option(help="The clean clip: WAV or FLAC.")],
+    out: OutOption,
+    prompt: PromptOption = "",
+    system: SystemOption = None,
+    aim: AimOption = "say",
+    target: TargetOption = None,
+    right: RightOption = None,
+    below_db: Annotated[float | None, typer.Option(help="Power of the change, so many dB below the clip's.")] = None,
+    eps: Annotated[float | None, typer.Option(min=0, help="Or: the bound of every sample, in [-1, 1].")] = None,
+    steps: StepsOption = 100,
+    step_size: SizeOption = None,
+    schedule: ScheduleOption = "cosine",
+    restarts: RestartsOption = 1,
+    check_every: CheckOption = 10,
+    expect_snr: Annotated[
+        list[float] | None, typer.Option(help="Adaptive: expect the guard's noise at this snr_db; may be repeated.")
+    ] = None,
+    expect_sigma: SigmaOption = None,
+    draws: DrawsOption = 4,
+    share: ShareOption = 1.0,
+    seed: SeedOption = 0,
+    max_new_tokens: TokensOption = 64,
+    state: StateOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """A clip that a model hears as what you choose: Whisper, and chat models with Whisper's features (Qwen2-Audio)."""
+    clip = Audio.open(audio)
+    writable(out, ".wav")
+    if (below_db is None) == (eps is None):
+        raise GuardError("name either --below-db (20, 30, 40 ...) or --eps")
+    from sg_guardrails.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+    from sg_guardrails.attacks.attack import at_models_rate  # noqa: PLC0415 - likewise
+    from sg_guardrails.attacks.logmel import radius_below  # noqa: PLC0415 - likewise
+
+    handle = loaded(model, device)
+    clip = at_models_rate(handle, clip)
+    settings = settings_of(
+        "linf" if below_db is None else "l2",
+        eps if below_db is None else radius_below(clip.wave, below_db),  # type: ignore[arg-type] # one of them is given
+        steps=steps,
+        step_size=step_size,
+        schedule=schedule,
+        restarts=restarts,
+        check_every=check_every,
+        seed=seed,
+    )
+    noises = [AudioNoise(snr_db=snr) for snr in expect_snr or ()]
+    run(
+        handle,
+        [Prompt.ask(prompt, clip, system=system)],
+        Wanted(aim=aim, targets=tuple(target or ()), right=right),
+        settings,
+        noises=[*noises, *(AudioNoise(sigma=sigma) for sigma in expect_sigma or ())],
+        draws=draws,
+        share=share,
+        max_new_tokens=max_new_tokens,
+        state=state,
+        out=out,
+        as_json=as_json,
+    )
+
+
+@attacks.command()
+def query(
+    image: ImageOption,
+    out: OutOption,
+    prompt: PromptOption,
+    policy: PolicyOption = "default",
+    model: Annotated[str | None, typer.Option(help="Another model than the policy's.")] = None,
+    bare: Annotated[bool, typer.Option("--bare", help="Ask the model alone, without the guard.")] = False,  # noqa: FBT002
+    system: SystemOption = None,
+    aim: AimOption = "wrong",
+    target: TargetOption = None,
+    right: RightOption = None,
+    eps: EpsOption = 16,
+    queries: Annotated[int, typer.Option(min=1, help="Most questions asked.")] = 1000,
+    seed: SeedOption = 0,
+    state: StateOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """A picture found by asking alone (Square Attack): the attacker sees what the guard hands on, and nothing else."""
+    rules, picture = Policy.load(policy), Image.open(image)
+    writable(out, ".png")
+    from sg_guardrails.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+    from sg_guardrails.eval_arms import named  # noqa: PLC0415 - likewise
+    from sg_guardrails.query_runs import query_settings, run_queries  # noqa: PLC0415 - likewise
+
+    settings = query_settings(eps=eps * PIXEL, queries=queries, seed=seed)
+    with watch("questions") as progress:
+        found, report = run_queries(
+            named(rules, model=model, device=device),
+            Prompt.ask(prompt, picture, system=system),
+            Wanted(aim=aim, targets=tuple(target or ()), right=right),
+            settings,
+            bare=bare,
+            state=state,
+            progress=progress,
+        )
+    write(found, report.to_json(), out)
+    if as_json:
+        typer.echo(report.to_json(), nl=False)
+    else:
+        told = f"{report.asked}: {report.queries} questions, {report.seconds:.1f} s; it now says: {report.answer}"
+        console.print(Text(printable(told)), soft_wrap=True)
+        end(out, succeeded=report.succeeded)
+    raise typer.Exit(0 if report.succeeded else FAILED)

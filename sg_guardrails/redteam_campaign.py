@@ -1,0 +1,238 @@
+"""One red team's run in one folder: attack every cell, ask bare and guarded, sweep. Knows torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from sg_guardrails.core.errors import GuardError
+from sg_guardrails.core.media import Image
+from sg_guardrails.core.noise import process_key
+from sg_guardrails.core.policy import Policy
+from sg_guardrails.eval_arms import bare, elector, guarded, with_noise
+from sg_guardrails.evals.base import Row
+from sg_guardrails.evals.files import digest
+from sg_guardrails.evals.redteam import BUDGETS, FAMILIES, SALT, SOURCE, Case, Cell, Clean, Family, clean
+from sg_guardrails.evals.redteam_report import Exhibit, Summary
+from sg_guardrails.evals.redteam_score import Pictures, Result, Shot, attacked, score, shots, unattacked, unharmed
+from sg_guardrails.evals.redteam_sweep import Answers, Point, fewer, point
+from sg_guardrails.evals.run import Batched, Progress, run
+from sg_guardrails.models.hf import load
+from sg_guardrails.redteam_arms import (
+    CHECKED,
+    DRAWS,
+    STEPS,
+    Target,
+    craft,
+    crafted,
+    decided,
+    noisy_views,
+    picture,
+    targets,
+)
+
+SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+COPIES = (1, 2, 5, 10, 20, 30)
+LAMBDAS = (0.0, 0.1, 0.25, 0.5)
+METHODS = ("sameness", "cosine", "kmeans")
+SWEPT = ("8", "16", "32")
+"""Budgets of the static cells that the sweeps look at."""
+SHOWN = "16"
+"""The budget whose pictures the gallery shows."""
+Read = Callable[[str], Image]
+Watch = Callable[[str], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How many pictures."""
+
+    static: int = 200
+    """In each cell."""
+    adaptive: int = 50
+    clean: int = 300
+    swept: int = 40
+    """Of each cell that the sweeps look at."""
+    steps: int | None = None
+    """Of each attack; None takes the crafter's own."""
+
+
+SMALL = Size(static=6, adaptive=3, clean=12, swept=4, steps=10)
+"""Minutes on a CPU: shows that everything runs, and is no figure."""
+
+
+class Campaign:
+    """A run over the suite. Whatever is in its folder already is not made again.
+
+    Args:
+        out: Its folder.
+        rules: The guard's policy, with the model.
+        size: How many pictures.
+        watch: Shows progress.
+    """
+
+    def __init__(self, out: Path, rules: Policy, size: Size, *, watch: Watch) -> None:
+        # Every copy is asked: an early decision gives the same verdict, but leaves the layers fewer answers to vote on.
+        self._rules = rules.model_copy(update={"smoothing": rules.smoothing.model_copy(update={"early": "off"})})
+        self._out, self._size, self._watch = out, size, watch
+        self._elect = elector(rules)
+        named = rules.model
+        # Gradients and the bare answers are float32's on every device.
+        self._handle = load(named.id, revision=named.revision, device=named.device, dtype="float32")
+
+    def run(self, cells: Sequence[Cell], *, sweeps: bool) -> tuple[Summary, list[Exhibit]]:
+        """Attack and ask every cell, then the clean pictures, then the sweeps."""
+        goals = {family: self._goals(family) for family in dict.fromkeys(cell.family for cell in cells)}
+        results: list[Result] = []
+        exhibits: list[Exhibit] = []
+        for cell in cells:
+            mine = goals[cell.family][: self._size.adaptive if cell.attacker == "adaptive" else self._size.static]
+            fired = self._attack(cell, mine)
+            results.append(score(cell, fired, self._paper(cell, [goal.case for goal in mine])))
+            exhibits += self._exhibits(cell, fired)
+            if cell.attacker == "static" and cell.eps is not None:
+                early = replace(cell, attacker="early")
+                results.append(score(early, self._fire(early, [goal.case for goal in mine])))
+        results.sort(key=lambda one: (FAMILIES.index(one.cell.family), BUDGETS.index(one.cell.budget)))
+        questions = clean(self._size.clean)
+        bare_rows = self._ask("bare", bare(self._rules, size=16), unattacked("clean", questions))
+        rows = self._guarded(unattacked("clean", questions), self._rules)
+        cost = unharmed(questions, bare_rows, rows, self._elect, self._rules.voting)
+        return Summary(self._about(), results, cost, self._sweeps(goals, cells) if sweeps else ()), exhibits
+
+    def _goals(self, family: Family) -> list[Target]:
+        goals = targets(self._handle, family, self._size.static, self._out)
+        if not goals:
+            raise GuardError(f"the model gets nothing of the family {family} right, so there is nothing to attack")
+        return goals
+
+    def _attack(self, cell: Cell, goals: Sequence[Target]) -> list[Shot]:
+        with self._watch(f"attack {cell.name}") as progress:
+            noise = self._rules.smoothing.image
+            folder, steps = self._out / cell.name, self._size.steps
+            craft(self._handle, cell, goals, folder, noise=noise, steps=steps, progress=progress)
+        return self._fire(cell, [goal.case for goal in goals])
+
+    def _read(self, cell: Cell) -> Read:
+        """The cell's pictures; the early attacker's are the static one's first successes, where there were any."""
+        if cell.attacker != "early":
+            return lambda key: picture(self._out / cell.name, key)
+        folder = self._out / replace(cell, attacker="static").name
+        early = {one.key for one in crafted(folder) if one.first_step is not None}
+        return lambda key: picture(folder, key, first=key in early)
+
+    def _fire(self, cell: Cell, cases: Sequence[Case]) -> list[Shot]:
+        asked = attacked(cell.name, cases, self._read(cell))
+        said = {row.key: row.text for row in self._ask("bare", bare(self._rules, size=16), asked)}
+        rows = self._guarded(asked, self._rules)
+        return shots(cases, said, rows, self._elect, self._rules.voting)
+
+    def _guarded(self, asked: Pictures, rules: Policy) -> tuple[Row, ...]:
+        """What the guard makes of pictures. Copies are asked once for all policies that ask them alike."""
+        if rules.smoothing.adaptive is not None or rules.voting.draft_tokens is not None:
+            return self._ask(f"guard-{_short(rules)}", guarded(rules), asked, policy=rules.id)
+        noise = digest(rules.smoothing.model_dump(mode="json"))
+        drawn = self._ask(f"copies-{noise}", guarded(rules.model_copy(update={"rules": ()})), asked, noise=noise)
+        answers = {row.key: row.answers for row in drawn}
+        keys = {item.prompt().digest: item.key for item in asked.items}
+        judged = decided(rules, lambda prompt: answers[keys[prompt.digest]])
+        return self._ask(f"guard-{_short(rules)}", judged, asked, policy=rules.id)
+
+    def _paper(self, cell: Cell, cases: Sequence[Case]) -> list[Shot]:
+        """The same pictures under the paper's preset, with this model and the guard's embedder."""
+        preset = Policy.load("paper")
+        voting = preset.voting.model_copy(update={"embedder": self._rules.voting.embedder})
+        preset = preset.model_copy(update={"model": self._rules.model, "voting": voting})
+        few = cases[: self._size.adaptive]
+        rows = self._guarded(attacked(cell.name, few, self._read(cell)), preset)
+        return shots(few, dict.fromkeys((case.key for case in few), ""), rows, self._elect, voting)
+
+    def _ask(self, arm: str, answerer: Batched, asked: Pictures, **about: str) -> tuple[Row, ...]:
+        about = {"model": self._rules.model.id, "key": process_key().id, **about}
+        with self._watch(f"{arm} {asked.name}") as progress:
+            return run(
+                asked, answerer, out=self._out / "answers" / arm / asked.name, about=about, progress=progress
+            ).rows
+
+    # Sweeps: the vote alone, over static pictures ---------------------------------------------------------------
+
+    def _sweeps(self, goals: Mapping[Family, Sequence[Target]], cells: Sequence[Cell]) -> list[Point]:
+        groups: dict[str, tuple[Sequence[Case | Clean], Pictures]] = {}
+        for cell in cells:
+            if cell.attacker == "static" and cell.budget in SWEPT:
+                some = [goal.case for goal in goals[cell.family][: self._size.swept]]
+                groups[cell.name] = some, attacked(cell.name, some, self._read(cell))
+        questions = clean(2 * self._size.swept)
+        groups["clean"] = questions, unattacked("clean", questions)
+        points: list[Point] = []
+        for group, (cases, asked) in groups.items():
+            for sigma in SIGMAS:
+                said = self._said(asked, sigma, 10)
+                points.append(point("sigma", f"{sigma:g}", group, cases, said, self._elect, self._rules.voting))
+            points += self._votes(group, cases, self._said(asked, self._rules.smoothing.image.sigma, max(COPIES)))
+        return points
+
+    def _votes(self, group: str, cases: Sequence[Case | Clean], many: Answers) -> list[Point]:
+        """What other votes make of the same answers."""
+        voting, usual = self._rules.voting, fewer(many, self._rules.smoothing.copies)
+        points = [point("copies", str(n), group, cases, fewer(many, n), self._elect, voting) for n in COPIES]
+        for weight in LAMBDAS:
+            other = voting.model_copy(update={"sentiment_weight": weight})
+            points.append(point("lambda", f"{weight:g}", group, cases, usual, self._elect, other))
+        for method in METHODS:
+            other = voting.model_copy(update={"method": method})
+            points.append(point("method", method, group, cases, usual, self._elect, other))
+        return points
+
+    def _said(self, asked: Pictures, sigma: float, copies: int) -> dict[str, tuple[str, ...]]:
+        # The rules have no part in it, nor has the policy's own way to ask.
+        vote_only = with_noise(self._rules.model_copy(update={"rules": ()}), sigma=sigma, copies=copies)
+        rows = self._ask(f"sigma-{sigma:g}-{copies}", guarded(vote_only), asked)
+        return {row.key: row.answers for row in rows}
+
+    # The page ---------------------------------------------------------------------------------------------------
+
+    def _exhibits(self, cell: Cell, fired: Sequence[Shot]) -> list[Exhibit]:
+        """The first picture of each end: right answer, nothing, the attacker's outcome."""
+        if cell.budget != SHOWN:
+            return []
+        ends: dict[str, Shot] = {}
+        for shot in fired:
+            said = shot.through("guard")
+            end = "stopped" if said is None else "through" if shot.case.reached(said) else "right"
+            ends.setdefault(end, shot)
+        read = self._read(cell)
+        return [
+            Exhibit(
+                cell,
+                shot,
+                Image.open(shot.case.path),
+                read(shot.case.key),
+                noisy_views(self._handle, self._rules.smoothing, shot.case.prompt(read(shot.case.key)), 2),
+            )
+            for shot in ends.values()
+        ]
+
+    def _about(self) -> dict[str, str]:
+        packages = ("sg-guardrails", "torch", "transformers", "easy-vqa")
+        return {
+            "model": self._rules.model.id,
+            "policy": self._rules.id,
+            "pictures": SOURCE,
+            "split": f"sha256 under the salt {SALT!r}; only the test half is used",
+            "steps": f"static {self._size.steps or STEPS['static']}, adaptive {self._size.steps or STEPS['adaptive']}",
+            "attack": "PGD, sign steps from 0.12 eps (8/255 without a bound), cosine schedule, momentum 0.9, one start",
+            "early": f"first success among steps {', '.join(map(str, CHECKED))} and the last",
+            "adaptive": f"{DRAWS} draws of the guard's noise a step, fresh in each, all counted; all steps taken",
+            "noise key": f"{process_key().id} (its id)",
+            "paper's preset": "policy paper with this model, and the guard's embedder in RoBERTa's place",
+            "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+        }
+
+
+def _short(rules: Policy) -> str:
+    """The policy's id as a folder's name."""
+    return rules.id.replace("@", "-")

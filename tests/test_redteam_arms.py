@@ -1,0 +1,90 @@
+"""Crafting: what is attacked, what is kept, and that a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from sg_guardrails import redteam_arms as arms
+from sg_guardrails.core.policy import ImageNoise, Policy
+from sg_guardrails.evals.redteam import Cell
+from sg_guardrails.models.hf import load
+
+CELL = Cell("hijack", "32")
+NOISE = ImageNoise(space="pixel", sigma=0.3)
+
+
+@pytest.fixture(scope="module")
+def handle():
+    torch.set_num_threads(1)
+    return load("builtin:shapes", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def kept(handle, tmp_path_factory):
+    out = tmp_path_factory.mktemp("campaign")
+    goals = arms.targets(handle, "hijack", 3, out)
+    made = arms.craft(handle, CELL, goals, out / CELL.name, noise=NOISE, steps=5)
+    return out, goals, made
+
+
+def test_only_what_the_model_gets_right_is_attacked(kept):
+    out, goals, _ = kept
+    assert len(goals) == 3
+    assert all(goal.case.sound(goal.answer) for goal in goals)
+    assert len(json.loads((out / "clean-hijack.json").read_text())) >= 3
+
+
+def test_a_wrong_answers_target_is_the_right_one_with_its_word_exchanged(handle, kept):
+    (goal,) = arms.targets(handle, "wrong", 1, kept[0])
+    (text,) = goal.objective.targets
+    assert text != goal.answer
+    assert goal.case.goal in text.lower()
+    assert goal.case.reached(text)
+
+
+def test_pictures_and_lines_stand_in_the_cells_folder(kept):
+    out, goals, made = kept
+    assert [one.key for one in made] == [goal.case.key for goal in goals]
+    assert arms.crafted(out / CELL.name) == made
+    assert all(arms.picture(out / CELL.name, one.key).pixels.shape == (64, 64, 3) for one in made)
+    early = next(one for one in made if one.first_step is not None)
+    assert arms.picture(out / CELL.name, early.key, first=True)
+
+
+def test_what_is_there_is_not_made_again_and_a_torn_line_is(handle, kept, monkeypatch):
+    out, goals, made = kept
+    journal = out / CELL.name / arms.JOURNAL
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[: whole.rstrip(b"\n").rfind(b"\n") + 9])  # killed while it wrote the third line
+    asked = []
+    attack = arms.attack_many
+
+    def counting(handle, prompts, *rest, **more):
+        asked.append(len(prompts))
+        return attack(handle, prompts, *rest, **more)
+
+    monkeypatch.setattr(arms, "attack_many", counting)
+    again = arms.craft(handle, CELL, goals, out / CELL.name, noise=NOISE, steps=5)
+    assert asked == [1]
+    assert [one.key for one in again] == [one.key for one in made]
+    assert len(arms.crafted(out / CELL.name)) == 3
+    arms.craft(handle, CELL, goals, out / CELL.name, noise=NOISE, steps=5)
+    assert asked == [1]
+
+
+def test_budgets_become_settings():
+    assert arms.settings(Cell("wrong", "64")).eps == pytest.approx(64 / 255)
+    assert arms.settings(Cell("wrong", "unconstrained")).norm == "unconstrained"
+    assert arms.settings(Cell("wrong", "patch"), 3).patch.size == 20
+    assert arms.settings(Cell("wrong", "8", "adaptive")).steps == arms.STEPS["adaptive"]
+
+
+def test_noisy_copies_are_shown_as_the_model_sees_them(handle, kept):
+    prompt = kept[1][0].case.prompt()
+    first, second = arms.noisy_views(handle, Policy.load("builtin").smoothing, prompt, 2)
+    assert first.pixels.shape == (64, 64, 3)
+    assert (first.pixels != second.pixels).mean() > 0.5
+    assert abs(float((first.pixels - prompt.media[0].pixels).mean())) < 0.2
