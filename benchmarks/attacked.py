@@ -1,8 +1,8 @@
 """Writes the figures of docs/what_it_stops.md from the red team's JSON, so that none can drift.
 
-    sg-guardrails eval redteam --out DIR            # hours on one CPU core; goes on where it was killed
-    cp DIR/redteam.json DIR/redteam.html benchmarks/results/
-    python benchmarks/attacked.py                   # rewrites the marked part of the page
+    sg-guardrails eval redteam --policy NAME --out DIR        # hours on one CPU core; goes on where it was killed
+    cp DIR/redteam.json benchmarks/results/redteam_NAME.json  # and redteam.html likewise
+    python benchmarks/attacked.py                             # rewrites the marked part of the page
 
 With ``--check`` it changes nothing and exits 1 where the page differs.
 """
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ROOT / "benchmarks" / "results" / "redteam.json"
+FIGURES = ROOT / "benchmarks" / "results"
+POLICIES = ("builtin", "builtin_hardened")
 PAGE = ROOT / "docs" / "what_it_stops.md"
 BEGIN, END = "<!-- figures: start -->", "<!-- figures: end -->"
 LAYERS = {"vote": "vote", "abstention": "vote + abstention", "guard": "full guard"}
@@ -89,30 +90,37 @@ def clean(cost: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {kind} | {plain['n']} | {rate(plain)} | | {rate(guarded)} | |"
 
 
-def figures(read: Mapping[str, Any]) -> str:
-    """The marked part of the page."""
+def section(name: str, read: Mapping[str, Any]) -> Iterator[str]:
+    """One policy's part."""
     about = read["about"]
-    lines = [
-        BEGIN,
+    yield from (
+        f"## Policy `{name}`",
         f"Model `{about['model']}`, policy `{about['policy']}`, {about['steps']} steps. Rates with 95% Wilson",
         "intervals; after a layer's rate, what it leaves of the bare rate and the target, where there is one.",
         "",
         *attacks(read["cells"]),
         "",
-        "## Each claim and the attack that tried to break it",
+        "Each claim and the attack that tried to break it:",
+        "",
         *claims(read["cells"]),
         "",
-        "## What it costs where nobody attacks",
+        "What it costs where nobody attacks:",
+        "",
         *clean(read["clean"]),
-        END,
-    ]
-    return "\n".join(lines)
+        "",
+    )
 
 
-def page(text: str, read: Mapping[str, Any]) -> str:
+def page(text: str, runs: Mapping[str, Mapping[str, Any]]) -> str:
     """The page with its marked part made anew."""
     before, rest = text.split(BEGIN)
-    return before + figures(read) + rest.split(END)[1]
+    made = [line for name, read in runs.items() for line in section(name, read)]
+    return before + "\n".join((BEGIN, *made, END)) + rest.split(END)[1]
+
+
+def read_all() -> dict[str, Any]:
+    """The committed figures, by policy."""
+    return {name: json.loads((FIGURES / f"redteam_{name}.json").read_text(encoding="utf-8")) for name in POLICIES}
 
 
 def main() -> int:
@@ -120,9 +128,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Figures of docs/what_it_stops.md")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the page differs")
     check = parser.parse_args().check
-    read = json.loads(FIGURES.read_text(encoding="utf-8"))
     old = PAGE.read_text(encoding="utf-8")
-    new = page(old, read)
+    new = page(old, read_all())
     if not check:
         PAGE.write_text(new, encoding="utf-8")
     return int(check and new != old)

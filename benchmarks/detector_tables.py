@@ -55,7 +55,7 @@ def _models(result: Json) -> Iterator[str]:
 
 
 def _apart(result: Json) -> Iterator[str]:
-    yield "### Sets that nothing here was trained on (the shipped heads)\n"
+    yield "### Sets of another making, on which no head was trained (the shipped heads)\n"
     yield f"| set | scorer {_COLUMNS}"
     for title, found in result["never trained on"].items():
         for at, (scorer, item) in enumerate(found.items()):

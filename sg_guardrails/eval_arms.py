@@ -79,14 +79,14 @@ def refusal_scorer(policy: Policy, *, device: str = "auto") -> Scorer:
 
 
 def elector(policy: Policy, *, device: str = "auto") -> Callable[[Sequence[str], Voting], tuple[str, bool]]:
-    """A vote over recorded answers: the chosen answer, and whether it abstained."""
+    """A vote over recorded answers: what is handed on, and whether that is the policy's text because it abstained."""
     embed = text.load_embedder(policy.voting.embedder, device=device)
     refusal = text.scorers(embed)["refusal"]
 
     def elect(answers: Sequence[str], voting: Voting) -> tuple[str, bool]:
         parsed = [Answer(said) for said in answers]
         elected = vote.elect(parsed, voting, embed=embed, sentiment=text.sentiment, refusal=refusal)
-        return answers[elected.choice], elected.abstained
+        return policy.texts.abstained if elected.abstained else answers[elected.choice], elected.abstained
 
     return elect
 

@@ -150,7 +150,9 @@ def safety_judge(benchmark: mm.MMSafetyBench, spec: str, url: str | None, rules:
         return Judge(name, said, benchmark.judging)
     from sg_guardrails.eval_arms import refusal_scorer  # noqa: PLC0415 - torch is slow to import
 
-    judge = mm.scorer_judge(refusal_scorer(rules, device=device))
+    words = rules.texts
+    withheld = {words.blocked, words.rewritten, words.abstained, words.error, *words.categories.values()}
+    judge = mm.scorer_judge(refusal_scorer(rules, device=device), withheld=withheld)
     return Judge("scorers", Batched(judge, 64), benchmark.judging)
 
 

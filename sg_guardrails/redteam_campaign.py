@@ -134,7 +134,7 @@ class Campaign:
         """What the guard makes of pictures. Copies are asked once for all policies that ask them alike."""
         if rules.smoothing.adaptive is not None or rules.voting.draft_tokens is not None:
             return self._ask(f"guard-{_short(rules)}", guarded(rules), asked, policy=rules.id)
-        noise = digest(rules.smoothing.model_dump(mode="json"))
+        noise = digest(rules.smoothing.model_dump(mode="json", include={"copies", "include_clean", "image", "audio"}))
         drawn = self._ask(f"copies-{noise}", guarded(rules.model_copy(update={"rules": ()})), asked, noise=noise)
         answers = {row.key: row.answers for row in drawn}
         keys = {item.prompt().digest: item.key for item in asked.items}

@@ -32,6 +32,9 @@ def redteam(
     limit: Annotated[int | None, typer.Option(min=1, help="Most attacked pictures in a cell.")] = None,
     family: FamilyOption = None,
     budget: BudgetOption = None,
+    adaptive_limit: Annotated[
+        int | None, typer.Option(min=1, help="Most in an adaptive cell; they take longer.")
+    ] = None,
     adaptive: Annotated[bool, typer.Option(help="Attack the guard's noise too.")] = True,  # noqa: FBT002 - likewise
     sweeps: Annotated[bool, typer.Option(help="Draw the curves over sigma, copies and lambda.")] = True,  # noqa: FBT002 - likewise
     model: ModelOption = None,
@@ -54,6 +57,8 @@ def redteam(
     if limit is not None:
         counts = {name: min(limit, getattr(size, name)) for name in ("static", "adaptive", "swept")}
         size = replace(size, **counts)
+    if adaptive_limit is not None:
+        size = replace(size, adaptive=min(adaptive_limit, size.adaptive))
     cells = [Cell(one, much) for much in budgets for one in families]  # type: ignore[arg-type] # among the families
     if adaptive:
         cells += [replace(cell, attacker="adaptive") for cell in cells if cell.budget in ADAPTIVE_BUDGETS]

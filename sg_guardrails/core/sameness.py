@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sg_guardrails.core.contrast import align, denies, disagreement
 from sg_guardrails.core.facts import RELATIONS, Statement, state
@@ -68,6 +68,28 @@ def _spoken_call(text: str) -> ToolCall | None:
         return None
     arguments = value.get("arguments", value.get("args", value.get("parameters")))
     return ToolCall(value["name"], arguments) if isinstance(arguments, dict) else None
+
+
+def unfolded(answer: Answer) -> Answer:
+    """What a JSON answer says, as lines ``key: value``; any other answer, and a spoken tool call, as it is.
+
+    A chain's structured output is held against a majority that may have answered in prose, or the other way round.
+    """
+    if not answer.text.lstrip().startswith(("{", "[")) or _spoken_call(answer.text) is not None:
+        return answer
+    try:
+        return replace(answer, text="\n".join(_lines("", json.loads(answer.text))))
+    except (ValueError, RecursionError):
+        return answer
+
+
+def _lines(key: str, value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [line for name, inner in value.items() for line in _lines(str(name), inner)]
+    if isinstance(value, list):
+        return [line for inner in value for line in _lines(key, inner)]
+    said = value if isinstance(value, str) else json.dumps(value)
+    return [f"{key}: {said}" if key else said]
 
 
 def conflict(one: Reading, other: Reading) -> str | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.policy import Voting
-from sg_guardrails.core.sameness import Reading, alike, apart, conflict, read, stray
+from sg_guardrails.core.sameness import Reading, alike, apart, conflict, read, stray, unfolded
 from sg_guardrails.core.types import Answer, Embedder, Scorer, Vote
 
 _APART = 2.0
@@ -113,10 +113,9 @@ def contradicts(candidate: Answer, representative: Answer, voting: Voting, *, em
     texts = [_said(candidate), _said(representative)]
     if voting.method == "cosine":
         return bool(_distance(_vectors(embed, texts))[0, 1] > 1.0 - voting.similarity)
-    scores = _scores(refusal, texts, low=0.0)
-    mine, theirs = (
-        read(answer, float(score)) for answer, score in zip((candidate, representative), scores, strict=True)
-    )
+    plain = (unfolded(candidate), unfolded(representative))
+    scores = _scores(refusal, [_said(answer) for answer in plain], low=0.0)
+    mine, theirs = (read(answer, float(score)) for answer, score in zip(plain, scores, strict=True))
     return conflict(mine, theirs) is not None or stray(mine, theirs, _Nearness([mine, theirs], embed))
 
 

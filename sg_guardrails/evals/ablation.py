@@ -23,7 +23,7 @@ from sg_guardrails.evals.summary import versions
 ABLATION = "ablation.json"
 Kind = Literal["utility", "robustness"]
 Elect = Callable[[Sequence[str], Voting], tuple[str, bool]]
-"""A vote over answers: the chosen one, and whether it abstained."""
+"""A vote over answers: what is handed on, and whether it abstained."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,8 @@ class _Index:
     """Whether the file's ids are those of the questions; other numberings would name questions of other splits."""
     elsewhere: frozenset[str]
     """Keys of the questions of splits that were not chosen."""
+    home: str
+    """The one split that asks all that the file answers, "" where several do or none."""
 
     @classmethod
     def of(cls, pope: Pope, lines: Sequence[Mapping[str, Any]]) -> _Index:
@@ -81,13 +83,19 @@ class _Index:
             any((_picture(q.image), q.object) == place for q in by_id.get(number or "", [])) for number, place in placed
         )
         elsewhere = frozenset(asked.key for asked in pope.elsewhere)
-        return cls(by_id, by_place, agree >= TRUSTED * len(placed), elsewhere)
+        homes = [split for split in SPLITS if all(_asks(by_place[place], split) for _, place in placed)]
+        home = homes[0] if len(homes) == 1 else ""
+        return cls(by_id, by_place, agree >= TRUSTED * len(placed), elsewhere, home)
 
     def split_of(self, line: Mapping[str, Any]) -> str:
         """The split that an answer without a question speaks of, or "" where it does not tell."""
         named = self.by_id.get(plain_id(line.get("question_id")) or "", []) if self.ids_count else []
         split = line.get("category")
         return str(split) if split in SPLITS else named[0].split if named else ""
+
+
+def _asks(questions: Sequence[Question], split: str) -> bool:
+    return any(question.split == split for question in questions)
 
 
 def _answer(line: Mapping[str, Any]) -> object:
@@ -146,5 +154,8 @@ def _belongs(line: Mapping[str, Any], index: _Index, answered: Mapping[str, Row]
     # The same question about the same picture stands in several splits: it is the chosen split's where one was chosen.
     chosen = by_number or [question for question in fitting if question.key not in index.elsewhere] or fitting
     if not by_number and len({question.split for question in chosen}) > 1:
-        return f"{image} with {about!r} is asked in several splits, and neither id nor category says in which"
+        chosen = [question for question in chosen if question.split == index.home]
+    if not chosen:
+        several = "is asked in several splits, and neither id nor category says in which"
+        return f"{image} with {about!r} {several}; --split names one"
     return next((question for question in chosen if question.key not in answered), chosen[0])

@@ -96,10 +96,10 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 def print_losses(evaluation: Evaluation, console: Console) -> None:
     """Name and count all that was not scored; and how many were."""
     for trouble in evaluation.troubles:
-        console.print(Text(f"{trouble.kind}: {trouble}"), soft_wrap=True)
+        console.print(_printable(f"{trouble.kind}: {trouble}"), soft_wrap=True)
     for name, lines in evaluation.lost.items():
         for line in lines:
-            console.print(Text(f"{name}: {line}"), soft_wrap=True)
+            console.print(_printable(f"{name}: {line}"), soft_wrap=True)
     kinds = Counter(trouble.kind for trouble in evaluation.troubles)
     kinds.update(dict.fromkeys(ALWAYS, 0))
     console.print(Text("in the data: " + _counted(kinds)), soft_wrap=True)
@@ -112,6 +112,11 @@ def print_losses(evaluation: Evaluation, console: Console) -> None:
                 continue
             found.update(dict.fromkeys(ALWAYS[:2], 0))
             console.print(Text(f"{name}, {group}: {figures['n']} rows scored, {_counted(found)}"), soft_wrap=True)
+
+
+def _printable(line: str) -> Text:
+    """Names out of data files give no orders to a terminal."""
+    return Text("".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line))
 
 
 def _counted(kinds: Counter[str]) -> str:

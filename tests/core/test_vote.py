@@ -283,3 +283,17 @@ def test_cosine_contradiction_is_distance():
     voting = Voting(method="cosine")
     assert not contradicts(near, Answer("a red circle."), voting, embed=fake_embedder, refusal=ZERO)
     assert contradicts(near, far, voting, embed=fake_embedder, refusal=ZERO)
+
+
+JSON_ANSWERS = ['{"color": "red"}', '{"found": [{"color": "red", "round": true}]}', '["red"]', "It is red."]
+
+
+@pytest.mark.parametrize("one", JSON_ANSWERS)
+@pytest.mark.parametrize("other", JSON_ANSWERS)
+def test_what_a_json_answer_says_counts_not_how_it_is_wrapped(one, other):
+    def contradicted(candidate):
+        return contradicts(Answer(candidate), Answer(other), Voting(), embed=fake_embedder, refusal=ZERO)
+
+    assert not contradicted(one)
+    assert contradicted(one.replace("red", "blue"))
+    assert contradicted('{"name": "delete", "arguments": {"color": "red"}}'), "a spoken tool call stays one"

@@ -103,6 +103,16 @@ def test_whatever_a_file_holds_is_scored_or_counted_and_stdout_is_json(run, draw
     assert "4 broken lines, 1 duplicates, 0 unanswered, 1 unmatched" in err
 
 
+def test_names_out_of_a_file_give_no_orders_to_a_terminal(run, drawn, tmp_path):
+    rows = recorded_answers(drawn)
+    rows[0] |= {"image": "a\x1b[2J\0\ud800.jpg"}
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, _, err = run("pope", "--data", drawn, "--answers", tmp_path / "a.jsonl", "--out", tmp_path / "out")
+    assert code == 0
+    assert "a\\x1b[2J\\x00\\ud800.jpg" in err
+    assert not {"\x1b", "\0"} & set(err)
+
+
 def test_answers_in_pieces_of_other_layouts_are_refused_with_a_hint(run, drawn, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(recorded_answers(drawn)))
     code, out, err = run("pope", "--data", drawn, "--answers", tmp_path / "a.json", "--json")

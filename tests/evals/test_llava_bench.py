@@ -144,11 +144,11 @@ def test_recorded_reviews_are_scored_as_the_official_summary_does(data, tmp_path
     file = tmp_path / "reviews.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
     found, troubles = recorded_reviews(file, data=data)
-    scores = Reviews().scores(found)
-    assert scores["all"]["relative"].value == pytest.approx(100 * (5 + 7 + 9) / (8 + 8 + 9))
-    assert scores["conv"]["relative"].value == pytest.approx(100 * 5 / 8)
+    scores = Reviews(official=True).scores(found)
+    assert scores["all"]["relative"].value == pytest.approx(100 * (5 + 7 + 9 - 1) / (8 + 8 + 9 - 1))
+    assert scores["conv"]["relative"].value == pytest.approx(100 * (5 - 1) / (8 - 1))
     assert sorted(trouble.kind for trouble in troubles) == sorted(
-        ["broken lines", "undecided", "duplicates", "unmatched", "unanswered", "unanswered", "unanswered"]
+        ["broken lines", "undecided", "duplicates", "unmatched", "unanswered", "unanswered"]
     )
 
 
@@ -205,8 +205,9 @@ def test_a_missing_folder_is_refused_and_missing_questions_are_told(tmp_path):
     assert review(tmp_path, line, data=tmp_path)[1] == [("unchecked", "questions.jsonl")]
 
 
-# The judge's scores in two of the authors' files (GuangzhiSu/SmoothGuard), with their published figures: llava-reviews-
-# new.jsonl (LLaVA-1.5-7B guarded) and Qwen2.5-reviews-normal.jsonl (Qwen2.5-VL-7B bare). -1 -1: no two scores were found.
+# The judge's scores in two of the authors' files (GuangzhiSu/SmoothGuard), with their published figures:
+# llava-reviews-new.jsonl (LLaVA-1.5-7B guarded) and Qwen2.5-reviews-normal.jsonl (Qwen2.5-VL-7B bare). -1 -1
+# stands where the judge gave no two scores.
 GUARDED_LLAVA = {
     "conv": "8 5,8 5,7 6,8 9,8 7,8 9,8 7,8 7,7 6,7 8,7 6,8 7,8 5,8 7,8 7,8 5,8 9",
     "detail": "8 9" + ",8 7" * 14,

@@ -125,6 +125,13 @@ def test_an_answer_cannot_claim_the_rule_of_another_scenario(data):
     assert scorer_judge(fake_refusal)([prompt]) == ["unsafe"]
 
 
+def test_what_a_policy_says_in_an_answers_place_is_safe(data):
+    bench = MMSafetyBench.read(data, scenarios=[ILLEGAL], variants=["SD"])
+    prompt = bench.judging([Row(f"{ILLEGAL}/SD/0", ILLEGAL, "stopped", "Unsure.")]).items[0].prompt()
+    assert scorer_judge(fake_refusal)([prompt]) == ["unsafe"]
+    assert scorer_judge(fake_refusal, withheld={"Unsure."})([prompt]) == ["safe"]
+
+
 def test_bare_and_guarded_with_the_official_json(data, tmp_path):
     bench = MMSafetyBench.read(data, scenarios=[ILLEGAL, LEGAL], variants=["SD", "TYPO"])
     (data / "imgs" / ILLEGAL / "SD" / "0.jpg").write_bytes(b"broken")

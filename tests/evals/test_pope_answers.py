@@ -184,9 +184,14 @@ def test_ids_of_another_numbering_never_score_another_split(shared, tmp_path):
     found, wrong = read_back(folder, renumbered, tmp_path)
     assert (found["popular"], wrong["unmatched", "popular"]) == (3000, 0)
     without = [{key: value for key, value in line.items() if key != "category"} for line in renumbered]
+    # All of it is asked in one split alone.
     found, wrong = read_back(folder, without, tmp_path)
-    assert found["adversarial"] == 0
-    assert found["popular"] + wrong["unmatched", ""] == 3000
+    assert (found, wrong["unmatched", ""]) == ({"popular": 3000}, 0)
+    labels = [json.loads(line) for line in (folder / "coco_pope_random.json").read_text().splitlines()]
+    # What is there is asked in all three.
+    there = [{**row, "answer": "yes", "question_id": None} for row in labels if row["label"] == "yes"]
+    found, wrong = read_back(folder, there, tmp_path)
+    assert (found, wrong["unmatched", ""]) == ({}, len(there))
     # Where the split was chosen, a question that stands in several is that split's.
     found, wrong = read_back(folder, without, tmp_path, splits=["popular"])
     assert (found, wrong) == ({"popular": 3000}, {})

@@ -55,7 +55,7 @@ def pieces(content: object, limits: MediaLimits, *, tool: bool = False, path: Pa
         path: Where `content` stands.
     """
     if isinstance(content, str):
-        inner = _stringified(content) if tool else None
+        inner = stringified(content) if tool else None
         yield from [Piece(path, content)] if inner is None else pieces(inner, limits, tool=tool, path=(*path, IN_JSON))
     elif isinstance(content, Mapping):
         yield from _block(content, limits, tool=tool, path=path)
@@ -165,7 +165,7 @@ def _name(block: Mapping[str, Any]) -> str:
     return str(block.get("type") or next(iter(block), "an empty block"))[:40]
 
 
-def _stringified(text: str) -> list[Any] | Mapping[str, Any] | None:
+def stringified(text: str) -> list[Any] | Mapping[str, Any] | None:
     """The blocks that a tool node has turned into a JSON text, if media are among them."""
     if text.lstrip()[:1] not in ("[", "{"):
         return None

@@ -116,17 +116,18 @@ class Judging:
         """What `value` asks of the guard."""
         if isinstance(value, PromptValue):
             return self._job(value.to_messages(), None, self._own)
-        if isinstance(value, list | tuple):
+        if isinstance(value, list | tuple) and _are_messages(value):
             return self._turns(convert_to_messages(value), lambda last: [*value[:-1], last])
         if isinstance(value, dict) and value.keys() == {"messages", "output"}:
-            context = convert_to_messages(value["messages"])
+            given = value["messages"]
+            context = convert_to_messages([given] if isinstance(given, str | BaseMessage) else given)
             return self._job(context, forms.answer_of(value["output"]), lambda o: self._given(value["output"], o))
         if isinstance(value, dict) and as_messages(value) is not None:
             turns = value["messages"]
             if not isinstance(turns[-1], AIMessage):
                 raise GuardError("a state without an answer: it does not end in an AIMessage. Pass its messages")
             return self._turns(turns, lambda last: {**value, "messages": [*turns[:-1], last]}, whole=value)
-        if isinstance(value, str | dict | AIMessage) or (
+        if isinstance(value, str | dict | list | tuple | AIMessage) or (
             isinstance(value, BaseModel) and not isinstance(value, BaseMessage)
         ):
             return self._verify(value, run)
@@ -187,6 +188,16 @@ class Judging:
         if isinstance(output, str):
             return outcome.text
         raise UnsafeOutputError(f"the answer was {outcome.status}; a {type(output).__name__} holds no text", outcome)
+
+
+def _are_messages(values: Sequence[Any]) -> bool:
+    """Whether a list is messages, in any form but bare strings: that, or any other list, is what a parser made."""
+    return bool(values) and all(
+        isinstance(one, BaseMessage)
+        or (isinstance(one, tuple) and len(one) == 2)
+        or (isinstance(one, dict) and "content" in one and bool({"role", "type"} & one.keys()))
+        for one in values
+    )
 
 
 def _caught(call: Callable[[], Any]) -> Any:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from langchain_core.load import dumpd
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
 from pydantic import BaseModel
 
-from langchain_smoothguard.blocks import Path, Piece, pieces, put
+from langchain_smoothguard.blocks import Path, Piece, pieces, put, stringified
 from langchain_smoothguard.dialects import Slot
 from sg_guardrails import (
     Answer,
@@ -156,31 +155,49 @@ def _role(message: BaseMessage) -> Role:
 
 
 def _calls(message: BaseMessage) -> list[ToolCall]:
-    """The tool calls of an AIMessage; one that could not be parsed counts by its text."""
+    """The tool calls of an AIMessage; one that could not be parsed counts by its text, as does OpenAI's older form."""
     if not isinstance(message, AIMessage):
         return []
     invalid = [ToolCall(str(call["name"]), {"unparsed": call["args"]}) for call in message.invalid_tool_calls]
+    if isinstance(older := message.additional_kwargs.get("function_call"), Mapping):
+        invalid.append(ToolCall(str(older.get("name")), {"unparsed": older.get("arguments")}))
     return [ToolCall(call["name"], call["args"]) for call in message.tool_calls] + invalid
 
 
 def media_of(messages: Sequence[BaseMessage]) -> list[object]:
     """The blocks of `messages` that are no text, as they stand, undecoded: equal lists mean the same media."""
-    blocks = [block for message in messages if isinstance(message.content, list) for block in message.content]
+    blocks: list[object] = []
+    for message in messages:
+        content: object = message.content
+        if isinstance(content, str):
+            content = stringified(content) if _role(message) == "tool" else None
+        blocks += content if isinstance(content, list) else [content]
     return [block for block in blocks if isinstance(block, Mapping) and not isinstance(block.get("text"), str)]
 
 
 def answer_of(output: Any) -> Answer:
-    """What is judged of a chain's output: a message's text and tool calls, a string, the JSON of anything else."""
+    """What is judged of a chain's output: a message's text and tool calls, a string, the JSON of anything else.
+
+    A message within a dict or a list counts as it would by itself.
+    """
     if isinstance(output, AIMessage):
         return Answer(_text(output), tuple(_calls(output)))
     if isinstance(output, str):
         return Answer(output)
     if isinstance(output, BaseModel) and not isinstance(output, BaseMessage):
         return Answer(output.model_dump_json())
-    return Answer(json.dumps(output, ensure_ascii=False, default=_plain))
+    calls: list[ToolCall] = []
+
+    def plain(value: object) -> object:
+        if isinstance(value, BaseMessage):
+            calls.extend(_calls(value))
+            return _text(value)
+        return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
+
+    return Answer(json.dumps(output, ensure_ascii=False, default=plain), tuple(calls))
 
 
-def _text(message: AIMessage) -> str:
+def _text(message: BaseMessage) -> str:
     """Everything a user may read of the message: text and refusal blocks, and a spoken answer's transcript."""
     blocks = [message.content] if isinstance(message.content, str) else message.content
     texts = [block if isinstance(block, str) else block.get("text") or block.get("refusal") for block in blocks]
@@ -188,12 +205,6 @@ def _text(message: AIMessage) -> str:
     extra = [message.additional_kwargs.get("refusal"), audio.get("transcript") if isinstance(audio, Mapping) else None]
     joined = "".join(text for text in texts if isinstance(text, str))  # as LangChain: a word may span two blocks
     return "\n".join(text for text in (joined, *extra) if isinstance(text, str) and text)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, BaseMessage):
-        return dumpd(value)
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
 def replaced(message: AIMessage, outcome: Outcome) -> AIMessage:

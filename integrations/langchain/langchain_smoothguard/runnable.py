@@ -35,7 +35,7 @@ class SmoothGuardRunnable(RunnableSerializable[Any, Any]):
     """A guard at the end of a chain.
 
     After a prompt template (a PromptValue, or a list of messages that does not end in an AIMessage) the guard is the
-    model. After a chat model (an AIMessage or chunk, a string, a dict, a pydantic object) it verifies that answer with
+    model. After a chat model (a message, a string, a dict, a list, a pydantic object) it verifies that answer with
     the messages which that model received, pictures and clips included; they are found by run id. A safe answer
     comes back untouched, as the same object. An unsafe one is replaced by a message of the same type and id; where the
     type cannot hold a text (a dict, a pydantic object), UnsafeOutputError is raised instead.

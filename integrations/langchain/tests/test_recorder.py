@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models.fake import FakeListLLM
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableLambda
@@ -221,6 +221,19 @@ def test_an_id_beats_a_text_and_a_text_beats_order():
     assert book.find(scope, "same") is second
     recorded(book, scope, first, "other")
     assert book.find(scope, "same") is second
+
+
+def test_a_clip_that_a_tool_node_stringified_counts_as_media_of_its_call(kit):
+    book, scope = Recorder(), uuid4()
+    asked = [HumanMessage("what does it say?")]
+    book.on_chain_start({}, {"messages": asked}, run_id=scope)
+    block = {"type": "audio", "base64": kit.tone_wav(), "mime_type": "audio/wav"}
+    heard = [*asked, ToolMessage(kit.dumps([block]), tool_call_id="1")]
+    recorded(book, scope, heard, "it says hello")
+    assert book.find(scope, "reworded since") is heard
+    other = [*asked, ToolMessage(kit.dumps([{**block, "base64": kit.tone_flac()}]), tool_call_id="1")]
+    recorded(book, scope, other, "it says bye")
+    assert book.find(scope, "reworded since") is None, "two clips are in play"
 
 
 def test_a_run_keeps_a_bounded_number_of_calls_and_forgets_them_when_it_ends():

@@ -1,6 +1,7 @@
 """SmoothGuardRunnable in all six call forms, against the real framework."""
 
 import asyncio
+import json
 import logging
 import sys
 from types import SimpleNamespace
@@ -10,12 +11,13 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.load import dumpd, load
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.output_parsers import CommaSeparatedListOutputParser, StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnableParallel, RunnablePassthrough
 from pydantic import BaseModel
 
 from langchain_smoothguard import SmoothGuardRunnable, UnresolvableMediaError
+from langchain_smoothguard.messages import answer_of
 from sg_guardrails import GuardError, PolicyError, UnsafeOutputError
 
 PROMPT = ChatPromptTemplate.from_messages(
@@ -138,6 +140,7 @@ def test_an_unsafe_answer_is_replaced_under_the_same_id_and_nothing_of_it_is_kep
         AIMessage("", invalid_tool_calls=[{"name": "f", "args": "{UNSAFE", "id": "1", "error": None}]),
         AIMessage([{"type": "text", "text": "UN"}, {"type": "text", "text": "SAFE"}]),
         AIMessage([{"type": "refusal", "refusal": "UNSAFE"}]),
+        AIMessage("", additional_kwargs={"function_call": {"name": "f", "arguments": '{"x": "UNSAFE"}'}}),
         AIMessage("", additional_kwargs={"audio": {"id": "x", "transcript": "UNSAFE"}}),
         AIMessageChunk("", tool_call_chunks=[{"name": "f", "args": '{"x": "UNSAFE"}', "id": "1", "index": 0}]),
     ],
@@ -347,6 +350,40 @@ def test_structured_output_is_judged_by_its_json(kit, form, kind):
     assert kit.run(kit.Chat() | RunnableLambda(lambda _: safe) | agreeing, kit.ask(1), form) is safe
     with pytest.raises(UnsafeOutputError, match="holds no text"):
         kit.run(kit.Chat() | RunnableLambda(lambda _: unsafe) | agreeing, kit.ask(1), form)
+
+
+PARTS = {
+    "a parser within": lambda chat: RunnableParallel(answer=chat | StrOutputParser()),
+    "a message within": lambda chat: RunnableParallel(answer=chat, asked=RunnablePassthrough()),
+    "a parser before": lambda chat: chat | RunnableParallel(answer=StrOutputParser()),
+    "a list": lambda chat: chat | CommaSeparatedListOutputParser(),
+    "a list of numbers": lambda chat: chat | RunnableLambda(lambda said: [int(said.text.rstrip(".").split()[-1])]),
+    "a list of dicts": lambda chat: chat | RunnableLambda(lambda said: [{"answer": said.text}]),
+}
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_a_right_answer_in_parts_goes_on_as_it_is_and_a_wrong_one_does_not(kit, form, parts):
+    given = PARTS[parts](kit.Chat()).invoke(kit.ask(6))
+    said = kit.run(PARTS[parts](kit.Chat()) | kit.step(), kit.ask(6), form)
+    assert json.loads(answer_of(said).text) == json.loads(answer_of(given).text)
+    assert isinstance(said, type(given))
+    with pytest.raises(UnsafeOutputError, match="holds no text"):
+        kit.run(PARTS[parts](kit.Chat(reply="The number is 99.")) | kit.step(), kit.ask(6), form)
+
+
+def test_a_picture_that_rides_along_in_a_dict_is_no_text_to_judge():
+    asked = [HumanMessage([{"type": "text", "text": "hm"}, {"type": "image", "base64": "QUJD"}])]
+    said = AIMessage("red", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
+    judged = answer_of({"answer": said, "asked": asked})
+    assert judged.text == '{"answer": "red", "asked": ["hm"]}'
+    assert [call.name for call in judged.tool_calls] == ["f"]
+
+
+def test_the_messages_of_the_explicit_form_may_be_one_or_a_text(kit, form):
+    (asked,) = kit.ask(4)
+    assert kit.run(kit.step(), {"messages": asked, "output": "The number is 9."}, form) == "The number is 4."
+    assert kit.run(kit.step(), {"messages": "hello", "output": "hi"}, form) == "hi"
 
 
 # Batches, configs, callbacks ----------------------------------------------------------------------------------------

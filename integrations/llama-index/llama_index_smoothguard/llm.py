@@ -27,6 +27,13 @@ TOOLS = "smoothguard_tools"
 """The keyword under which a call's tools travel from its preparation to its judging; the wrapped LLM never sees it."""
 
 
+OWN_PROMPTS = (
+    *("system_prompt", "query_wrapper_prompt", "messages_to_prompt", "completion_to_prompt"),
+    *("output_parser", "pydantic_program_mode"),
+)
+"""What LlamaIndex's ``predict`` takes from the LLM that it is called on: the wrapped LLM's, where none is given."""
+
+
 class SmoothGuardLLM(FunctionCallingLLM):
     """Guards an LLM, and with it whatever asks that LLM: agents, chat engines, memory and scratchpad included.
 
@@ -56,8 +63,11 @@ class SmoothGuardLLM(FunctionCallingLLM):
     _own: SmoothGuard | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any) -> None:
-        """Check the policy's name and the guard's kind."""
+        """Check the policy's name and the guard's kind; take over how the wrapped LLM frames a prompt."""
         super().model_post_init(context)
+        for name in OWN_PROMPTS:
+            if self.llm is not None and getattr(self.llm, name) and name not in self.model_fields_set:
+                setattr(self, name, getattr(self.llm, name))
         if self.guard is not None and not isinstance(self.guard, SmoothGuard):
             raise GuardError(f"guard is a SmoothGuard, not a {type(self.guard).__name__}")
         if self.guard is None:

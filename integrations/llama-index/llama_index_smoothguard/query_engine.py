@@ -187,18 +187,17 @@ class SmoothGuardQueryEngine(BaseQueryEngine):
     ) -> Prompt | None:
         """The call that gave the answer (else the last), with the media of all calls and of the query itself."""
         own = [] if query.image_path is None else [reader.file(query.image_path)]
-        if calls:
-            prompts = [reader.prompt(call.messages) for call in calls]
-            gave = [prompt for prompt, call in zip(prompts, calls, strict=True) if call.said == answer.text]
-            base = next((prompt for prompt in reversed(gave) if prompt.media), (gave or prompts)[-1])
-            seen: list[Image | Audio | None] = [medium for prompt in prompts for medium in prompt.media]
-        else:  # a client that LlamaIndex does not see: what was retrieved is all that can be known
+        prompts = [reader.prompt(call.messages) for call in calls]
+        gave = [prompt for prompt, call in zip(prompts, calls, strict=True) if call.said == answer.text]
+        seen: list[Image | Audio | None] = [medium for prompt in prompts for medium in prompt.media]
+        base = next((prompt for prompt in reversed(gave) if prompt.media), (gave or prompts or [None])[-1])
+        if not gave and not seen:  # a client that LlamaIndex does not see: what was retrieved is all that can be known
             nodes = [item.node for item in response.source_nodes if isinstance(item.node, ImageNode)]
-            retrieved = reader.prompt([ChatMessage(blocks=[_block(node) for node in nodes])])
-            base = Prompt((Message("user", (query.query_str,)),))
-            seen = list(retrieved.media)
-            if not nodes and not own:
-                return None
+            seen += reader.prompt([ChatMessage(blocks=[_block(node) for node in nodes])]).media
+            if nodes or (base is None and own):
+                base = Prompt((Message("user", (query.query_str,)),))
+        if base is None:
+            return None
         return with_media(base, [medium for medium in (*seen, *own) if medium is not None])
 
 

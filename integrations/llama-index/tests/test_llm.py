@@ -11,7 +11,9 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.llms.llm import LLM
+from llama_index.core.prompts import PromptTemplate
 from llama_index.core.schema import ImageDocument
+from pydantic import Field
 
 from llama_index_smoothguard import SmoothGuardLLM, SmoothGuardQueryEngine
 from sg_guardrails import GuardError, PolicyError, UnsafeOutputError
@@ -117,6 +119,20 @@ def test_media_that_cannot_be_seen_are_refused(kit, form):
     messages = [ChatMessage(role="user", blocks=[ImageBlock(url="https://example.test/a.png"), TextBlock(text="q")])]
     assert call(guarded(kit, "fine", on_error="allow"), form, messages).message.content == "[error]"
     assert call(guarded(kit, "fine", unresolvable_media="pass"), form, messages).message.content == "fine"
+
+
+def test_the_wrapped_llms_own_framing_of_prompts_stays(kit):
+    class Hearing(kit.LLM):
+        heard: list = Field(default_factory=list)
+
+        def _says(self, messages):
+            self.heard.append([message.content for message in messages])
+            return "fine"
+
+    inner = Hearing(system_prompt="Be brief.")
+    SmoothGuardLLM(llm=inner, guard=kit.make_guard()).predict(PromptTemplate("hello"))
+    SmoothGuardLLM(llm=inner, guard=kit.make_guard(), system_prompt="Be kind.").predict(PromptTemplate("hello"))
+    assert inner.heard == [["Be brief.", "hello"], ["Be kind.", "hello"]]
 
 
 def test_settings_are_checked(kit):

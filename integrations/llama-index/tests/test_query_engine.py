@@ -232,6 +232,21 @@ def test_without_any_call_the_retrieved_pictures_are_the_context(kit, form):
     assert kit.text(response) == "The number is 8."
 
 
+def test_a_text_llms_call_does_not_hide_the_pictures_of_a_client_that_nobody_sees(kit, form):
+    class Choosing(Client):
+        """A LlamaIndex LLM chooses, a client of another library answers."""
+
+        def custom_query(self, query_str):
+            kit.LLM(reply="1").chat([ChatMessage("Which engine?")])
+            return super().custom_query(query_str)
+
+    guard = kit.make_guard()
+    engine = Choosing(nodes=kit.Shelf().retrieve("picture 8"))
+    response = kit.ask(SmoothGuardQueryEngine(engine, guard=guard), "which?", form)
+    assert kit.text(response) == "The number is 8."
+    assert guard.sampler.asked[0].prompt.messages[-1].parts[-1] == "which?"
+
+
 def test_without_calls_and_pictures_the_context_is_missing(kit, form):
     with pytest.raises(GuardError, match="were not found"):
         kit.ask(SmoothGuardQueryEngine(Client(), guard=kit.make_guard()), "q", form)
