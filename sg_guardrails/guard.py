@@ -83,7 +83,7 @@ class SmoothGuard:
         reader: Reader | None = None,
     ) -> None:
         self.policy = Policy.load(policy)
-        self._policy_id = self.policy.id  # hashing the policy for each outcome would cost more than judging a text
+        self._named = (self.policy, self.policy.id)
         self._sampler, self._embedder, self._sentiment = sampler, embedder, sentiment
         self._scorers, self._key, self._emit = dict(scorers), key or noise.process_key(), emit
         self._draft, self._clock = draft, clock
@@ -291,7 +291,14 @@ class SmoothGuard:
 
     def _cast_key(self, prompt: Prompt, policy: Policy) -> tuple[str, ...]:
         """The whole prompt with its media, the policy with its model and revision, and the key of the seeds."""
-        return (prompt.digest, self._policy_id, self._key.id) if policy.voting.cache else ()
+        return (prompt.digest, self._policy_id(policy), self._key.id) if policy.voting.cache else ()
+
+    def _policy_id(self, policy: Policy) -> str:
+        """Kept, since hashing the policy for each outcome would cost more than judging a text."""
+        named = self._named
+        if named[0] is not policy:
+            named = self._named = (policy, policy.id)
+        return named[1]
 
     def _conclude(
         self, poll: Poll, rounds: Rounds, timings: dict[str, float], *, degraded: str | None = None
@@ -343,7 +350,7 @@ class SmoothGuard:
 
     def _finish(self, prompt: Prompt, outcome: Outcome) -> Outcome:
         """Stamp policy and seed on the outcome and record it."""
-        done = replace(outcome, policy=self._policy_id, seed_id=noise.seed_id(prompt, self._key))
+        done = replace(outcome, policy=self._policy_id(self.policy), seed_id=noise.seed_id(prompt, self._key))
         try:
             self._emit(done, prompt=prompt, policy=self.policy)
         except Exception as error:  # noqa: BLE001 - a record that fails must not turn one verdict into another

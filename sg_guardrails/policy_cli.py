@@ -21,7 +21,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from sg_guardrails import cases
+from sg_guardrails.cases import Build, Result
+from sg_guardrails.cases import find as find_cases
+from sg_guardrails.cases import load as load_cases
+from sg_guardrails.cases import run as run_all
 from sg_guardrails.core.conditions import missing_scorers
 from sg_guardrails.core.errors import GuardError, PolicyError
 from sg_guardrails.core.policy import EmbedderSection, Policy
@@ -73,12 +76,12 @@ def run_cases(
     ],
 ) -> None:
     """Run test cases; exit 1 where one fails, 2 where a file is not valid."""
-    files = [cases.load(path) for name in paths for path in cases.find(name)]
-    failed: list[tuple[Path, cases.Result]] = []
+    files = [load_cases(path) for name in paths for path in find_cases(name)]
+    failed: list[tuple[Path, Result]] = []
     total = 0
     build = _builder()
     for loaded in files:
-        results = cases.run(loaded, build)
+        results = run_all(loaded, build)
         marks = "".join("F" if result.differences else "." for result in results)
         out.print(Text(f"{loaded.path} [{loaded.policy.id}] {marks}"))
         failed += [(loaded.path, result) for result in results if result.differences]
@@ -211,7 +214,7 @@ def _texts(lines: TextIO, where: str) -> Iterator[str]:
         yield said["text"]
 
 
-def _builder() -> cases.Build:
+def _builder() -> Build:
     with _busy("loading models"):
         from sg_guardrails.local import local_guard  # noqa: PLC0415 - torch takes seconds; bad input is told before it
     return local_guard

@@ -233,10 +233,11 @@ def test_exact_says_what_the_full_vote_says(answers, drawn, least, candidate, cl
 
 
 def test_sequential_stops_sooner_and_doubts_longer():
-    assert early(RED, "sequential").check(PROMPT).asked == 4
+    assert early(RED, "sequential").check(PROMPT).asked == 5
+    assert early(RED, "sequential", smoothing={"alpha": 0.02}).check(PROMPT).asked == 4
     assert early(RED, "sequential", smoothing={"alpha": 0.07}).check(PROMPT).asked == 3
     fooled = early(in_order(BLUE, *[RED] * 10), "sequential").check(PROMPT)
-    assert (fooled.text, fooled.asked > 4) == (RED, True)
+    assert (fooled.text, fooled.asked > 5) == (RED, True)
 
 
 def test_sequential_counts_the_cluster_and_not_the_wording():
@@ -245,7 +246,7 @@ def test_sequential_counts_the_cluster_and_not_the_wording():
 
 
 def test_sequential_without_a_clean_copy_and_with_text_only():
-    assert early(RED, "sequential", smoothing={"include_clean": False}).check(PROMPT).asked == 4
+    assert early(RED, "sequential", smoothing={"include_clean": False}).check(PROMPT).asked == 5
     assert early(RED, "sequential").check(Prompt.ask("hello")).asked == 1
 
 
