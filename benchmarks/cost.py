@@ -4,7 +4,8 @@
 
 Arms, interleaved so that all meet the same machine: ``bare`` (one greedy answer), ``official`` (the published way: a
 generate, an embedding, one after another, for N + 1 copies, then KMeans), ``full`` (every copy in one batch), ``early``
-(exact), ``sequential`` (alpha 0.02), ``draft`` (vote on 16 tokens). Two loads: ``answers``, where the built-in model
+(exact), ``sequential`` (alpha 0.01), ``draft`` (vote on 16 tokens); all
+without the policy's veto, under which nearly every copy must be asked. Two loads: ``answers``, where the built-in model
 answers easy-vqa's questions as it does, and ``N tokens``, where every answer is exactly that long and the copies agree
 by decree (clean traffic; random weights would say nothing alike). All arms share weights, dtype, attention and cache.
 """
@@ -89,7 +90,7 @@ class Bench:
         """A guard of one arm; merging callers, as `local_guard` builds it."""
         data = self.policy.model_dump(mode="json", by_alias=True)
         data["smoothing"] |= {"copies": copies, **ARMS[arm]}
-        data["voting"]["draft_tokens"] = DRAFT if arm == "draft" else None
+        data["voting"] |= {"draft_tokens": DRAFT if arm == "draft" else None, "refusal_veto": None}
         embedder = text.load_embedder(self.policy.voting.embedder, device=str(self.handle.device))
         return SmoothGuard(
             Policy.parse(data),
