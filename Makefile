@@ -11,7 +11,7 @@ WHISPER ?= ../shared/assets/whisper-tiny-en
 SOURCES := sg_guardrails training integrations tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench bench-integrations figures clean
+.PHONY: help setup demo test test-all lint format bench bench-sameness bench-integrations figures clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -44,7 +44,10 @@ format: $(STAMP) ## Put the code into its form
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(STAMP) ## Measure the sense of sameness against plain embeddings and the paper's way
+bench: $(STAMP) ## Measure what the guard costs beside a bare answer, in one run
+	$(BIN)/python benchmarks/cost.py
+
+bench-sameness: $(STAMP) ## Measure the sense of sameness against plain embeddings and the paper's way
 	$(BIN)/python benchmarks/sameness.py
 
 bench-integrations: $(STAMP) ## Measure what the guard adds to a text-only message, and the right answers that it replaces
