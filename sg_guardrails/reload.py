@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -107,12 +108,15 @@ class ReloadingGuard(SmoothGuard):
             guard.warm_up()
         except GuardError as refused:
             error = str(refused)  # where not even the chain can be told, the old policy's files are watched on
+        except Exception as broken:  # noqa: BLE001 - a device out of memory, say: the old guard must go on answering
+            error = f"loading the new policy failed: {type(broken).__name__}"
         else:
             self._current, self.policy, new = guard, guard.policy, guard.policy.id
         if new == old:
             return None
         change = PolicyChange(str(self._path), old, new, error)
-        self._note(change)
+        with suppress(Exception):  # a full disk must not keep a request from being checked
+            self._note(change)
         return change
 
     # SmoothGuard's calls, each under one policy ---------------------------------------------------------------------

@@ -230,3 +230,28 @@ def test_changes_are_logged_and_audited(guard, file, tmp_path):
         ("policy.refused", None),
     ]
     assert "smothing" in lines[1]["error"]
+
+
+def test_a_guard_that_breaks_while_it_loads_is_refused_and_a_broken_log_stops_nothing(file):
+    def build(policy):
+        if len(built) == 1:
+            raise RuntimeError("CUDA out of memory")
+        built.append(policy)
+        return SmoothGuard(
+            policy,
+            sampler=FakeSampler("x"),
+            embedder=fake_embedder,
+            sentiment=fake_sentiment,
+            scorers=fake_scorers(),
+        )
+
+    def full(change):
+        raise OSError("no space left")
+
+    built = []
+    guard = reloading(file, build=build, note=full)
+    write(file, 7)
+    change = guard.refresh()
+    assert change is not None
+    assert (change.new, "RuntimeError" in change.error) == (None, True)
+    assert guard.check(PROMPT).policy == guard.policy.id

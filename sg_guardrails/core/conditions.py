@@ -14,7 +14,7 @@ import re2
 from numpy.typing import NDArray
 
 from sg_guardrails.core.errors import GuardError, PolicyError
-from sg_guardrails.core.fold import bare, plain, readable
+from sg_guardrails.core.fold import bare, plain, readable, unmarked
 from sg_guardrails.core.inquiry import Judge, inquiry
 from sg_guardrails.core.language import not_english
 from sg_guardrails.core.policy import Policy
@@ -167,8 +167,8 @@ def _read(when: Condition, texts: list[str], case: Case) -> Bools:
 
 
 def _found(patterns: Sequence[str], text: str) -> bool:
-    """As written, or with look-alike letters made plain."""
-    spelled = {text, plain(text)}
+    """As written, or with look-alike letters made plain, or without marks on the letters."""
+    spelled = {text, plain(text), unmarked(plain(text))}
     return any(compiled(pattern).search(variant) for pattern in patterns for variant in spelled)
 
 

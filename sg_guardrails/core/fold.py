@@ -5,7 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 
-_INVISIBLE = frozenset("\u034f\u115f\u1160\u3164\uffa0") | frozenset(map(chr, range(0xFE00, 0xFE10)))
+_SELECTORS = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u3164\uffa0") | frozenset(
+    chr(code) for first, last in _SELECTORS for code in range(first, last + 1)
+)
 """Letters and marks by category that show nothing; format characters (Cf) are told by theirs."""
 
 # Letters that readers take for Latin ones: after Unicode's confusables (UTS 39), narrowed to single letters of the
@@ -35,12 +38,18 @@ def plain(text: str) -> str:
     return text if text.isascii() else text.translate(_LOOKALIKES)
 
 
+def unmarked(text: str) -> str:
+    """`text` without the marks that are set on, under or through its letters."""
+    if text.isascii():
+        return text
+    return "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
+
+
 def bare(text: str) -> str:
     """Plain, casefolded and without accents, on both sides of a comparison: none of them must hide a word."""
     if text.isascii():
         return text.casefold()
-    split = unicodedata.normalize("NFKD", plain(text).casefold())
-    return plain("".join(char for char in split if not unicodedata.combining(char)))
+    return plain(unmarked(plain(text).casefold()))
 
 
 def traced(text: str, *, stripped: bool = False) -> tuple[str, list[int]]:

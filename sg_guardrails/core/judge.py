@@ -191,7 +191,7 @@ def _places(rule: Rule, case: Case) -> Iterator[tuple[str, list[Seen]]]:
             yield place, [_seen(rule, case.answers[index]) for index in members]
     if rule.where in ("answer", "winner", "tools") and case.vote is not None:
         yield "winner", [_seen(rule, case.answers[index]) for index in case.vote.members]
-    if rule.where in ("answer", "candidate", "any", "tools") and case.candidate is not None:
+    if rule.where in ("answer", "candidate", "any", "clusters", "tools") and case.candidate is not None:
         yield "candidate", [_seen(rule, case.candidate)]
 
 

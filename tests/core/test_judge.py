@@ -279,6 +279,19 @@ def test_every_cluster_of_a_share():
     assert judge(policy({"where": "clusters", "when": {"words": ["bad"]}}), split).findings[0].where == "cluster"
 
 
+def test_the_answer_under_review_counts_where_clusters_do():
+    under_review = looks("good", candidate=Answer("bad"))
+    assert action({"words": ["bad"]}, under_review, where="clusters") == "block"
+    alone = Case(candidate=Answer("bad"))
+    assert action({"words": ["bad"]}, alone, where="clusters") == "block"
+
+
+@pytest.mark.parametrize("said", ["pass\u0332word", "pass\U000e0100word", "pass\u180bword", "pa\u0301ssword"])
+def test_marks_on_letters_hide_nothing(said):
+    for when in ({"words": ["password"]}, {"regex": ["password"]}):
+        assert action(when, case(f"Enter your {said} now.")) == "block"
+
+
 def call(name, **arguments):
     return {"text": "", "tool_calls": [{"name": name, "arguments": arguments}]}
 

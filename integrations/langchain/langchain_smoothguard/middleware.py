@@ -153,8 +153,8 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
         guard, message, prompt = self._step.active_guard, _answer(base), turn.reading.prompt
         candidate = forms.answer_of(message)
         responses = [base, *samples] if guard.policy.smoothing.include_clean else list(samples)
+        answers: list[Answer | str] = [forms.answer_of(_answer(response)) for response in responses]
         if samples:
-            answers: list[Answer | str] = [forms.answer_of(_answer(response)) for response in responses]
             clean = 0 if guard.policy.smoothing.include_clean else None
             outcome = guard.decide(prompt, answers, clean=clean, candidate=candidate)
         else:
@@ -162,8 +162,8 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
         if edge.is_handed_on(outcome):
             return base
         self._step.judging.withhold(outcome)
-        if samples and outcome.answer is not None and outcome.vote is not None:
-            return _instead(responses[outcome.vote.choice], message, outcome)
+        if samples and outcome.answer in answers:  # else the policy has rewritten it: no response says that
+            return _instead(responses[answers.index(outcome.answer)], message, outcome)
         if request.response_format is not None:  # a text in its place would make the agent ask again without end
             raise UnsafeOutputError(f"the answer was {outcome.status}; a structured response holds no text", outcome)
         return ModelResponse(result=[forms.replaced(message, outcome)])

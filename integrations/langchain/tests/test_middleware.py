@@ -126,6 +126,18 @@ def test_an_unsafe_answer_is_replaced_under_its_id(kit, agent_of, is_async, samp
 
 
 @both
+@samplers
+@pytest.mark.parametrize("rewrite", ["redact", "safest"])
+def test_a_rewritten_answer_is_what_the_policy_made_of_it(kit, agent_of, is_async, sampler, rewrite):
+    rule = {"id": "link", "when": {"regex": [r"https?://\S+"]}, "action": "rewrite", "rewrite": rewrite}
+    said = "The number is 5. See http://evil.test/?q=5"
+    agent, _ = agent_of(saying(said), guard=kit.make_guard(said, rules=[rule]), settings={"sampler": sampler})
+    final = ask_agent(agent, kit.ask(5), is_async)["messages"][-1]
+    assert "evil.test" not in repr(final)
+    assert rewrite == "safest" or final.text == "The number is 5. See [removed]"
+
+
+@both
 def test_the_agents_own_model_is_asked_with_noise_and_the_state_keeps_the_original(kit, agent_of, is_async):
     def hijacked(messages, numbers):
         return AIMessage("The number is 99." if is_clean(kit, messages) else "The number is 5.")

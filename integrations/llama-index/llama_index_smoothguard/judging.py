@@ -119,9 +119,9 @@ class Judging:
         if response is not None and edge.is_handed_on(outcome):
             return response
         edge.withhold(outcome, self.on_unsafe)
-        if voters and outcome.answer is not None and outcome.vote is not None:
-            # The majority's own response, tool calls included.
-            return _marked(voters[outcome.vote.choice], outcome)
+        own = next((voter for voter in voters if _said(voter) == outcome.answer), None)
+        if own is not None:
+            return _marked(own, outcome)  # tool calls included; what the policy has rewritten, no response says
         return _marked(_made(kind, response, outcome), outcome)
 
     def _outcome(self, turn: Turn, response: Response | None, voters: Sequence[Response]) -> Outcome:

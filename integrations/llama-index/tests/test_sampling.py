@@ -182,6 +182,17 @@ def test_a_sample_that_fails_is_the_callers_error_and_no_pass(kit):
         llm.chat(kit.picture(5))
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rewrite", ["redact", "safest"])
+def test_a_rewritten_answer_is_what_the_policy_made_of_it(kit, form, rewrite):
+    rule = {"id": "link", "when": {"regex": [r"https?://\S+"]}, "action": "rewrite", "rewrite": rewrite}
+    said = "The number is 5. See http://evil.test/?q=5"
+    llm, _ = guarded(kit, guard=kit.make_guard(rules=[rule]), clean=said, noisy=said)
+    _, text = call(kit, llm, form)
+    assert "evil.test" not in text
+    assert rewrite == "safest" or text == "The number is 5. See [removed]"
+
+
 def test_larger_pictures_are_fitted_before_noise(kit):
     llm, inner = guarded(kit, settings={"long_side": 2})
     call(kit, llm, "chat")
