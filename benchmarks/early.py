@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
+from sg_guardrails.cli.redteam_arms import JOURNAL, crafted, picture
 from sg_guardrails.core.noise import Key
 from sg_guardrails.core.policy import Policy, Smoothing
 from sg_guardrails.core.types import Answer, Copy, Outcome, Prompt, Sampler
@@ -31,7 +32,6 @@ from sg_guardrails.evals.redteam import FAMILIES, candidates, clean, is_right
 from sg_guardrails.guard import SmoothGuard
 from sg_guardrails.local import local_guard
 from sg_guardrails.models import hf, text
-from sg_guardrails.redteam_arms import JOURNAL, crafted, picture
 
 OUT = Path(__file__).parent / "results" / "early.json"
 MODES: dict[str, dict[str, Any]] = {

@@ -27,10 +27,10 @@ from sg_guardrails.attacks.attack import attack_audio
 from sg_guardrails.attacks.logmel import radius_below
 from sg_guardrails.attacks.objectives import Expectation, Objective, say
 from sg_guardrails.attacks.pgd import AttackSettings, AttackState
+from sg_guardrails.cli.eval_arms import english_words
 from sg_guardrails.core.media import Audio
 from sg_guardrails.core.policy import AudioNoise, ModelSection, Policy, Smoothing
 from sg_guardrails.core.types import Copy, Prompt
-from sg_guardrails.eval_arms import english_words
 from sg_guardrails.evals.base import Figure
 from sg_guardrails.evals.speech import word_errors
 from sg_guardrails.local import local_guard

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from sg_guardrails import redteam_arms as arms
+from sg_guardrails.cli import redteam_arms as arms
 from sg_guardrails.core.policy import ImageNoise, Policy
 from sg_guardrails.evals.redteam import Cell
 from sg_guardrails.models.hf import load

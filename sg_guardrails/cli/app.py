@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sg_guardrails.attack_cli import attacks
+from sg_guardrails.cli.attack import attacks
+from sg_guardrails.cli.eval import evals
+from sg_guardrails.cli.policy import policies, score
 from sg_guardrails.core import vote as voting
 from sg_guardrails.core.errors import GuardError, MediaError, SamplingError, UnsafeOutputError
 from sg_guardrails.core.media import Audio, Image
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.types import Answer, Bound, Outcome, Prompt, Vote, printable
-from sg_guardrails.eval_cli import evals
-from sg_guardrails.policy_cli import policies, score
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Guardrail for agents that see images and hear audio."

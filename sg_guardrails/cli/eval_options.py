@@ -100,7 +100,7 @@ def arms_of(
 ) -> tuple[dict[str, Batched], dict[str, str]]:
     """Who answers, by name, and what tells this evaluation from another."""
     names = among(chosen, ARMS, "--arm")
-    from sg_guardrails.eval_arms import bare, guarded, named  # noqa: PLC0415 - torch is slow to import
+    from sg_guardrails.cli.eval_arms import bare, guarded, named  # noqa: PLC0415 - torch is slow to import
 
     asked = named(rules, model=model, device=device)
     makers = {"bare": bare, "guarded": guarded}
@@ -118,7 +118,7 @@ def judge_of(spec: str, url: str | None, device: str) -> tuple[str, Answerer]:
     if kind == "langchain" and model:
         return spec, judges.langchain(model)
     if kind == "hf" and model:
-        from sg_guardrails.eval_arms import local_judge  # noqa: PLC0415 - torch is slow to import
+        from sg_guardrails.cli.eval_arms import local_judge  # noqa: PLC0415 - torch is slow to import
 
         return spec, local_judge(model, device=device)
     raise GuardError(f"--judge {spec!r}: name openai:MODEL, langchain:PROVIDER:MODEL or hf:MODEL")
@@ -148,7 +148,7 @@ def safety_judge(benchmark: mm.MMSafetyBench, spec: str, url: str | None, rules:
     if spec != "scorers" or url is not None:
         name, said = judge_of(spec, url, device)
         return Judge(name, said, benchmark.judging)
-    from sg_guardrails.eval_arms import refusal_scorer  # noqa: PLC0415 - torch is slow to import
+    from sg_guardrails.cli.eval_arms import refusal_scorer  # noqa: PLC0415 - torch is slow to import
 
     words = rules.texts
     withheld = {words.blocked, words.rewritten, words.abstained, words.error, *words.categories.values()}
@@ -184,7 +184,7 @@ def utility_of(
 
 def speech_of(data: Path, rules: Policy) -> Speech:
     """Clips with transcripts, compared as Whisper's paper compares them."""
-    from sg_guardrails.eval_arms import english_words  # noqa: PLC0415 - torch takes seconds; a bad policy is told first
+    from sg_guardrails.cli.eval_arms import english_words  # noqa: PLC0415 - torch takes seconds; a bad policy is told first
 
     return Speech.read(data, words=english_words, limits=rules.limits.media)
 

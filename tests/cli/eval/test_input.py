@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from sg_guardrails.eval_cli import evals
+from sg_guardrails.cli.eval import evals
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_docs_commands_name_real_commands_and_options():

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 from rich.text import Text
 
+from sg_guardrails.cli.eval_options import console, err, watch
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.media import Image, Media
 from sg_guardrails.core.types import printable
-from sg_guardrails.eval_options import console, err, watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sg_guardrails.attack_runs import Report, Wanted
     from sg_guardrails.attacks.pgd import AttackSettings
+    from sg_guardrails.cli.attack_runs import Report, Wanted
     from sg_guardrails.core.policy import AudioNoise, ImageNoise
     from sg_guardrails.core.types import Prompt
     from sg_guardrails.models.loading import Handle
@@ -120,8 +120,8 @@ def run(
     Raises:
         GuardError: If options do not fit the model, the medium or each other.
     """
-    from sg_guardrails.attack_runs import Attack  # noqa: PLC0415 - torch takes seconds
     from sg_guardrails.attacks.objectives import Expectation  # noqa: PLC0415 - likewise
+    from sg_guardrails.cli.attack_runs import Attack  # noqa: PLC0415 - torch takes seconds
 
     try:
         expectation = Expectation(noise=tuple(noises), draws=draws, share=share) if noises else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sg_guardrails import eval_arms
+from sg_guardrails.cli import eval_arms
 from sg_guardrails.core.errors import ModelError
 from sg_guardrails.core.policy import Policy, Voting
 from sg_guardrails.core.types import Prompt

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sg_guardrails.attack_runs import SAVED_EVERY, Wanted
 from sg_guardrails.attacks.queries import Ask, QuerySettings, QueryState, attack_by_queries
+from sg_guardrails.cli.attack_runs import SAVED_EVERY, Wanted
 from sg_guardrails.core.errors import GuardError, SamplingError
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.policy import Policy, Smoothing

@@ -11,9 +11,18 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
+from sg_guardrails.cli.eval_options import (
+    DeviceOption,
+    ModelOption,
+    NeededOut,
+    PolicyOption,
+    among,
+    console,
+    err,
+    watch,
+)
 from sg_guardrails.core.noise import KEY_VARIABLE
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.eval_options import DeviceOption, ModelOption, NeededOut, PolicyOption, among, console, err, watch
 from sg_guardrails.evals import redteam_report as report
 from sg_guardrails.evals.redteam import ADAPTIVE_BUDGETS, BUDGETS, FAMILIES, Cell
 from sg_guardrails.evals.redteam_score import LAYERS, Result
@@ -49,8 +58,8 @@ def redteam(
     rules = Policy.load(policy)
     # Public on purpose: a run can be repeated. The attackers of this suite are never told the seeds.
     os.environ.setdefault(KEY_VARIABLE, PUBLIC_KEY)
-    from sg_guardrails.eval_arms import named  # noqa: PLC0415 - torch is slow to import
-    from sg_guardrails.redteam_campaign import SMALL, Campaign, Size  # noqa: PLC0415 - likewise
+    from sg_guardrails.cli.eval_arms import named  # noqa: PLC0415 - torch is slow to import
+    from sg_guardrails.cli.redteam_campaign import SMALL, Campaign, Size  # noqa: PLC0415 - likewise
 
     rules = named(rules, model=model, device=device)
     size = SMALL if small else Size()

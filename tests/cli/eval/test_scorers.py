@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sg_guardrails.cli.eval_options import safety_judge
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.eval_options import safety_judge
 from sg_guardrails.evals.base import Row
 from sg_guardrails.evals.mm_safetybench import SCENARIOS, MMSafetyBench, Question
 

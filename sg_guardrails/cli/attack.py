@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from sg_guardrails.attack_options import (
+from sg_guardrails.cli.attack_options import (
     FAILED,
     AimOption,
     CheckOption,
@@ -42,11 +42,11 @@ from sg_guardrails.attack_options import (
     writable,
     write,
 )
+from sg_guardrails.cli.eval_options import DeviceOption, JsonOption, PolicyOption, console, watch
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.media import Audio, Image
 from sg_guardrails.core.policy import AudioNoise, ImageNoise, Policy
 from sg_guardrails.core.types import Prompt, printable
-from sg_guardrails.eval_options import DeviceOption, JsonOption, PolicyOption, console, watch
 
 attacks = typer.Typer(
     no_args_is_help=True,
@@ -101,7 +101,7 @@ def image(
         seed=seed,
         patch=None if patch_size is None else (patch_at, patch_size),
     )
-    from sg_guardrails.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+    from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
 
     run(
         loaded(model, device),
@@ -159,7 +159,7 @@ def universal(
         check_every=check_every,
         seed=seed,
     )
-    from sg_guardrails.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+    from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
 
     run(
         loaded(model, device),
@@ -210,9 +210,9 @@ def audio(
     writable(out, ".wav")
     if (below_db is None) == (eps is None):
         raise GuardError("name either --below-db (20, 30, 40 ...) or --eps")
-    from sg_guardrails.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
     from sg_guardrails.attacks.attack import at_models_rate  # noqa: PLC0415 - likewise
     from sg_guardrails.attacks.logmel import radius_below  # noqa: PLC0415 - likewise
+    from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
 
     handle = loaded(model, device)
     clip = at_models_rate(handle, clip)
@@ -264,9 +264,9 @@ def query(
     """A picture found by asking alone (Square Attack): the attacker sees what the guard hands on, and nothing else."""
     rules, picture = Policy.load(policy), Image.open(image)
     writable(out, ".png")
-    from sg_guardrails.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
-    from sg_guardrails.eval_arms import named  # noqa: PLC0415 - likewise
-    from sg_guardrails.query_runs import query_settings, run_queries  # noqa: PLC0415 - likewise
+    from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+    from sg_guardrails.cli.eval_arms import named  # noqa: PLC0415 - likewise
+    from sg_guardrails.cli.query_runs import query_settings, run_queries  # noqa: PLC0415 - likewise
 
     settings = query_settings(eps=eps * PIXEL, queries=queries, seed=seed)
     with watch("questions") as progress:

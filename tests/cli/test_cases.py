@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sg_guardrails import Outcome, PolicyError, SmoothGuard
-from sg_guardrails.cases import compare, find, load, run
+from sg_guardrails.cli.cases import compare, find, load, run
 from sg_guardrails.core.layers import shipped
 from sg_guardrails.testing import (
     FakeSampler,

@@ -7,11 +7,11 @@ from typing import get_args
 import pytest
 
 from sg_guardrails import Policy
+from sg_guardrails.cli.explain import ACTION, EARLY, FAILING, REWRITE, WHERE, WHOSE, WORDING, answers, explain
 from sg_guardrails.core import rules
 from sg_guardrails.core.layers import shipped
 from sg_guardrails.core.policy import Smoothing
 from sg_guardrails.core.types import ACTIONS
-from sg_guardrails.explain import ACTION, EARLY, FAILING, REWRITE, WHERE, WHOSE, WORDING, answers, explain
 
 NAMES = sorted(file.stem for file in shipped().glob("*.yaml"))
 

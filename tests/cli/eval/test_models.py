@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as pillow
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WEIGHTS = ROOT / "sg_guardrails" / "models" / "builtin" / "shapes" / "model.safetensors"
 needs_weights = pytest.mark.skipif(not WEIGHTS.exists(), reason="the built-in weights are not trained yet")
 SPLITS = ("random", "popular", "adversarial")

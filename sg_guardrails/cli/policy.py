@@ -21,17 +21,17 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from sg_guardrails.cases import Build, Result
-from sg_guardrails.cases import find as find_cases
-from sg_guardrails.cases import load as load_cases
-from sg_guardrails.cases import run as run_all
+from sg_guardrails.cli.cases import Build, Result
+from sg_guardrails.cli.cases import find as find_cases
+from sg_guardrails.cli.cases import load as load_cases
+from sg_guardrails.cli.cases import run as run_all
+from sg_guardrails.cli.explain import explain as in_words
+from sg_guardrails.cli.replay import Replayed, replay
 from sg_guardrails.core.conditions import missing_scorers
 from sg_guardrails.core.errors import GuardError, PolicyError
 from sg_guardrails.core.policy import EmbedderSection, Policy
 from sg_guardrails.core.types import Outcome, Prompt, Scorer, printable
-from sg_guardrails.explain import explain as in_words
 from sg_guardrails.record import recorded
-from sg_guardrails.replay import Replayed, replay
 
 policies = typer.Typer(no_args_is_help=True, help="Work with policy files.")
 out = Console(soft_wrap=True, highlight=False)

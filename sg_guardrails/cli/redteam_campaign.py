@@ -8,20 +8,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from sg_guardrails.core.errors import GuardError
-from sg_guardrails.core.media import Image
-from sg_guardrails.core.noise import process_key
-from sg_guardrails.core.policy import Policy
-from sg_guardrails.eval_arms import bare, elector, guarded, with_noise
-from sg_guardrails.evals.base import Row
-from sg_guardrails.evals.files import digest
-from sg_guardrails.evals.redteam import BUDGETS, FAMILIES, SALT, SOURCE, Case, Cell, Clean, Family, clean
-from sg_guardrails.evals.redteam_report import Exhibit, Summary
-from sg_guardrails.evals.redteam_score import Pictures, Result, Shot, attacked, score, shots, unattacked, unharmed
-from sg_guardrails.evals.redteam_sweep import Answers, Point, fewer, point
-from sg_guardrails.evals.run import Batched, Progress, run
-from sg_guardrails.models.hf import load
-from sg_guardrails.redteam_arms import (
+from sg_guardrails.cli.eval_arms import bare, elector, guarded, with_noise
+from sg_guardrails.cli.redteam_arms import (
     CHECKED,
     DRAWS,
     STEPS,
@@ -33,6 +21,18 @@ from sg_guardrails.redteam_arms import (
     picture,
     targets,
 )
+from sg_guardrails.core.errors import GuardError
+from sg_guardrails.core.media import Image
+from sg_guardrails.core.noise import process_key
+from sg_guardrails.core.policy import Policy
+from sg_guardrails.evals.base import Row
+from sg_guardrails.evals.files import digest
+from sg_guardrails.evals.redteam import BUDGETS, FAMILIES, SALT, SOURCE, Case, Cell, Clean, Family, clean
+from sg_guardrails.evals.redteam_report import Exhibit, Summary
+from sg_guardrails.evals.redteam_score import Pictures, Result, Shot, attacked, score, shots, unattacked, unharmed
+from sg_guardrails.evals.redteam_sweep import Answers, Point, fewer, point
+from sg_guardrails.evals.run import Batched, Progress, run
+from sg_guardrails.models.hf import load
 
 SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 COPIES = (1, 2, 5, 10, 20, 30)

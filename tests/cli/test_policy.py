@@ -13,8 +13,8 @@ import yaml
 
 from sg_guardrails import Policy, PolicyError
 from sg_guardrails.cli import main
+from sg_guardrails.cli.policy import policy_schema
 from sg_guardrails.core.layers import shipped
-from sg_guardrails.policy_cli import policy_schema
 
 SHIPPED = sorted(shipped().glob("*.yaml"))
 CASES = """cases:

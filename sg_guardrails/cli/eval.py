@@ -11,10 +11,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from sg_guardrails.core.errors import GuardError
-from sg_guardrails.core.media import Image
-from sg_guardrails.core.policy import Policy, Voting
-from sg_guardrails.eval_options import (
+from sg_guardrails.cli.eval_options import (
     UTILITIES,
     ArmOption,
     BatchOption,
@@ -47,6 +44,10 @@ from sg_guardrails.eval_options import (
     utility_of,
     watch,
 )
+from sg_guardrails.cli.redteam import redteam
+from sg_guardrails.core.errors import GuardError
+from sg_guardrails.core.media import Image
+from sg_guardrails.core.policy import Policy, Voting
 from sg_guardrails.evals import pope as popes
 from sg_guardrails.evals import pope_answers, report, terminal
 from sg_guardrails.evals.ablation import Part, ablate
@@ -55,7 +56,6 @@ from sg_guardrails.evals.evaluate import Judge, evaluate
 from sg_guardrails.evals.llava_bench import LlavaBench, recorded_reviews
 from sg_guardrails.evals.llava_reviews import Reviews, settled
 from sg_guardrails.evals.summary import Evaluation
-from sg_guardrails.redteam_cli import redteam
 
 evals = typer.Typer(no_args_is_help=True, help="Repeat the paper's evaluations, bare and guarded.")
 METHODS = ("sameness", "cosine", "kmeans")
@@ -257,7 +257,7 @@ def ablation(
     chosen = among([name.strip() for name in method.split(",")], METHODS, "--method")
     votings = [Voting.model_validate({**rules.voting.model_dump(), "method": name}) for name in chosen]
     sigmas, many = numbers(sigma, "--sigma"), [int(n) for n in numbers(copies, "--copies", whole=True)]
-    from sg_guardrails.eval_arms import bare, elector, guarded, named, with_noise  # noqa: PLC0415 - torch is slow to import
+    from sg_guardrails.cli.eval_arms import bare, elector, guarded, named, with_noise  # noqa: PLC0415 - torch is slow to import
 
     # The rules have no part in it: the vote alone is measured.
     vote_only = named(rules, model=model, device=device).model_copy(update={"rules": ()})

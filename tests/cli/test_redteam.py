@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sg_guardrails.cli import app
+from sg_guardrails.cli.app import app
 
 RUN = ["eval", "redteam", "--small", "--limit", "2", "--family", "hijack", "--budget", "32"]
 

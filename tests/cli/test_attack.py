@@ -34,7 +34,7 @@ def run(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     picture = Image.open(easy_vqa.get_test_image_paths()[2])
     Path("blue.png").write_bytes(picture.to_png())
-    clip = Audio.open(Path(__file__).parent / "assets" / "dashwood.flac")
+    clip = Audio.open(Path(__file__).parents[1] / "assets" / "dashwood.flac")
     Path("clip.wav").write_bytes(Audio(clip.wave[:24_000], clip.rate).to_wav())
     Path("long.wav").write_bytes(clip.to_wav())
 

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from sg_guardrails import GuardError, Policy, Prompt, SmoothGuard
+from sg_guardrails.cli.replay import replay
 from sg_guardrails.record.audit import AuditFile
 from sg_guardrails.record.recorded import read
-from sg_guardrails.replay import replay
 from sg_guardrails.testing import FakeSampler, fake_embedder, fake_image, fake_scorers, fake_sentiment
 
 OLD = {"name": "old", "smoothing": {"copies": 4}, "record": {"include_text": True}}
