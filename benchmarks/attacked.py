@@ -1,7 +1,8 @@
-"""Writes the figures of docs/what_it_stops.md from the red team's JSON, so that none can drift.
+"""Writes the figures of docs/what_it_stops.md from the red team's and its studies' JSON, so that none can drift.
 
     sg-guardrails eval redteam --policy NAME --out DIR        # hours on one CPU core; goes on where it was killed
     cp DIR/redteam.json benchmarks/results/redteam_NAME.json  # and redteam.html likewise
+    python benchmarks/tried.py --suite DIR                    # and late.py likewise; escalation.py, whisper_attack.py
     python benchmarks/attacked.py                             # rewrites the marked part of the page
 
 With ``--check`` it changes nothing and exits 1 where the page differs.
@@ -11,9 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
+from textwrap import wrap
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +25,11 @@ FIGURES = ROOT / "benchmarks" / "results"
 POLICIES = ("builtin", "builtin_hardened")
 PAGE = ROOT / "docs" / "what_it_stops.md"
 BEGIN, END = "<!-- figures: start -->", "<!-- figures: end -->"
+STUDIES = ("tried", "escalation", "late", "whisper_attack", "certified")
+"""Beside the suite: benchmarks of their own."""
+WIDTH = 118
+SIGMA, FRESH = 0.3, 200
+"""Of the certificate that is reckoned for comparison."""
 LAYERS = {"vote": "vote", "abstention": "vote + abstention", "guard": "full guard"}
 
 
@@ -48,14 +57,15 @@ def attacks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield (
         "| attack | budget | attacker | n | bare | "
         + " | ".join(LAYERS.values())
-        + " | recovered | withheld | paper's preset |"
+        + " | hijack without its rule | recovered | withheld | paper's preset |"
     )
-    yield "|---" * (8 + len(LAYERS)) + "|"
+    yield "|---" * (9 + len(LAYERS)) + "|"
     for row in rows:
         cell = row["cell"]
         paper = "" if row["paper"] is None else f"{rate(row['paper'])}, n {row['paper']['n']}"
         layers = " | ".join(layer(row, name) for name in LAYERS)
-        ends = f"{rate(row['recovered']['guard'])} | {rate(row['stopped'])}"
+        unruled = rate(row["unruled"]) if row.get("unruled") else ""
+        ends = f"{unruled} | {rate(row['recovered']['guard'])} | {rate(row['stopped'])}"
         yield (
             f"| {cell['family']} | {budget(row)} | {cell['attacker']} | {row['bare']['n']} | {rate(row['bare'])} "
             f"| {layers} | {ends} | {paper} |"
@@ -111,16 +121,128 @@ def section(name: str, read: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
+def tried(read: Mapping[str, Any]) -> Iterator[str]:
+    """Other rules of abstention, on recorded answers."""
+    shown = [f"{family}-16-{who}" for who in ("static", "adaptive") for family in ("jailbreak", "wrong", "hijack")]
+    rows = {(row["change"], row["pictures"]): row for row in read["rows"]}
+    heads = [f"{name.replace('-16-', ', ')}, n {rows['as shipped', name]['reached']['n']}" for name in shown]
+    yield from ("## Other rules of abstention", "")
+    yield from wrap(
+        f"Policy `{read['policy']}`, 16/255: how often the attacker's outcome still reaches the caller, decided anew "
+        "from the recorded answers of the same copies, one change at a time; last, clean questions without an answer.",
+        WIDTH,
+    )
+    yield from ("", f"| change | {' | '.join(heads)} | clean withheld |", "|---" * (2 + len(shown)) + "|")
+    for change in dict.fromkeys(row["change"] for row in read["rows"]):
+        cells = " | ".join(rate(rows[change, name]["reached"]) for name in shown)
+        yield f"| {change} | {cells} | {rate(rows[change, 'clean']['withheld'])} |"
+    yield ""
+
+
+def escalation(read: Mapping[str, Any]) -> Iterator[str]:
+    """Adaptive noise against those who know its rule."""
+    groups = tuple(dict.fromkeys(row["pictures"] for row in read["rows"]))
+    worst = {(row["pictures"], row["schedule"]): row for row in read["worst"]}
+    clean = {row["schedule"]: row for row in read["clean"]}
+    yield from ("## Adaptive noise, attacked by those who know its rule", "")
+    yield from wrap(
+        f"Policy `{read['policy']}`. Schedules are named by their copies and their noise, as multiples of the "
+        f"policy's. Attackers: {', '.join(dict.fromkeys(row['attacker'] for row in read['rows']))}; named by their "
+        "aim, "
+        f"{read['rows'][0]['reached']['n']} pictures each. Every figure is the worst attacker's, whose name stands "
+        "beside it. Copies: the mean that was asked, the clean one included, on clean and (over all attacks) on "
+        "attacked pictures.",
+        WIDTH,
+    )
+    heads = " | ".join(groups)
+    columns = "|---" * (3 + len(groups))
+    yield from ("", f"| schedule | {heads} | copies clean / attacked | clean withheld |", f"{columns}|")
+    for name in read["schedules"]:
+        cells = " | ".join(_worst(worst[group, name]) for group in groups)
+        asked = [row["asked"] for row in read["rows"] if row["schedule"] == name]
+        copies = f"{clean[name]['asked']:.1f} / {sum(asked) / len(asked):.1f}"
+        yield f"| {name} | {cells} | {copies} | {rate(_wilson(clean[name]['withheld']))} |"
+    yield ""
+
+
+def _worst(row: Mapping[str, Any]) -> str:
+    return f"{rate(_wilson(row['reached']))}: {row['attacker']}"
+
+
+def late(read: Mapping[str, Any]) -> Iterator[str]:
+    """Payloads that start after the draft."""
+    names = {f"wrong-{b}-{who}": f"another shape, {b}/255, {who}" for b in (16, 32) for who in ("static", "adaptive")}
+    yield from (f"## A payload behind the draft (`draft_tokens: {read['tokens']}`)", "")
+    yield from wrap(
+        f"Policy `{read['policy']}`: how often the attacker's outcome reaches the caller, bare, with a vote on whole "
+        "answers, and with a vote on drafts.",
+        WIDTH,
+    )
+    yield from ("", "| attack | n | bare | whole answers | drafts |", "|---|---|---|---|---|")
+    for row in read["rows"]:
+        cells = " | ".join(rate(row[column]) for column in ("bare", "full", "draft"))
+        unjudged = ": not judged" if row["bare"]["value"] < 0.2 else ""
+        yield f"| {names.get(row['attack'], row['attack'])}{unjudged} | {row['bare']['n']} | {cells} |"
+    yield ""
+
+
+def whisper_attack(read: Mapping[str, Any]) -> Iterator[str]:
+    """Targeted transcription."""
+    snrs = [guard["snr_db"] for guard in read["rows"][0]["guards"]]
+    yield from ("## Clips: Whisper made to write another sentence", "")
+    yield from wrap(
+        f"{read['model']}, {read['clips']} clips of speech, {read['steps']} steps ({read['adaptive_steps']} adaptive, "
+        f"{read['draws']} draws), the guard with {read['copies']} noisy copies and the clean one. Success is the whole "
+        "sentence in the transcript. Word error rates count a withheld answer as all wrong; in brackets, that of the "
+        "vote alone.",
+        WIDTH,
+    )
+    heads = " | ".join(f"guarded, {snr:g} dB noise" for snr in snrs)
+    yield from ("", f"| change | below the speech | n | bare | {heads} |", "|---" * (4 + len(snrs)) + "|")
+    for row in read["rows"]:
+        cells = " | ".join(rate(guard["guarded"]) for guard in row["guards"])
+        bare = row["bare_saved"]
+        yield f"| {row['attack']} | {row['below_db']} dB | {bare['n']} | {rate(bare)} | {cells} |"
+    costs = [f"{one['wer']:.2f} ({one['wer_vote']:.2f})" for one in read["clean"] if one["snr_db"] is not None]
+    yield f"| none: word error rate | | {read['clips']} | {read['clean'][0]['wer']:.2f} | {' | '.join(costs)} |"
+    yield ""
+
+
+def certified(read: Mapping[str, Any]) -> Iterator[str]:
+    """Certificates, and whether any was refuted."""
+    unanimous = SIGMA * NormalDist().inv_cdf((1 - read["confidence"]) ** (1 / FRESH))
+    pgd, random = read["pgd"], read["random"]
+    yield from ("## Certificates", "")
+    yield from wrap(
+        f"Of {read['items']} questions {read['certified']} were certified from {read['copies']} fresh copies, each "
+        f"statement at {read['confidence']:.1%}. The median radius is {read['median_radius']:.2f} in L2 on pixels in "
+        f"[0, 1]: {read['median_linf_255']:.1f}/255 if every value of a 64x64 picture moves alike: small, and so is "
+        f"what more copies buy: {FRESH} unanimous ones at sigma {SIGMA} certify {unanimous:.2f}, or "
+        f"{unanimous / math.sqrt(3 * 64 * 64) * 255:.1f}/255. Inside the radii a gradient attack that knows the noise "
+        f"refuted {pgd['refuted']} of {read['certified']} statements at the same confidence ({pgd['below_half']} fell "
+        f"below a half without it), random directions {random['refuted']}.",
+        WIDTH,
+    )
+    yield ""
+
+
+def _wilson(figure: Mapping[str, Any]) -> dict[str, Any]:
+    return {"value": figure["rate"], "low": figure["low"], "high": figure["high"]}
+
+
 def page(text: str, runs: Mapping[str, Mapping[str, Any]]) -> str:
     """The page with its marked part made anew."""
     before, rest = text.split(BEGIN)
-    made = [line for name, read in runs.items() for line in section(name, read)]
+    made = [line for name in POLICIES for line in section(name, runs[name])]
+    makers = (tried, escalation, late, whisper_attack, certified)
+    made += [line for name, maker in zip(STUDIES, makers, strict=True) for line in maker(runs[name])]
     return before + "\n".join((BEGIN, *made, END)) + rest.split(END)[1]
 
 
 def read_all() -> dict[str, Any]:
-    """The committed figures, by policy."""
-    return {name: json.loads((FIGURES / f"redteam_{name}.json").read_text(encoding="utf-8")) for name in POLICIES}
+    """The committed figures: by policy, and of the studies."""
+    names = {**{name: f"redteam_{name}" for name in POLICIES}, **{name: name for name in STUDIES}}
+    return {name: json.loads((FIGURES / f"{file}.json").read_text(encoding="utf-8")) for name, file in names.items()}
 
 
 def main() -> int:

@@ -4,7 +4,8 @@
 
 Nearness: cosines of the default embedder between sentences of tests/data/pairs*.jsonl that were labelled as saying the
 same or not (hard pairs on one subject: another colour, number or verb), and between XSTest prompts of different
-subjects. Language: texts of both, all English, that are taken for another language.
+subjects. Language: texts of both, all English, that are taken for another language; and the short texts of
+tests/data/languages.jsonl, those of the set "after" written when the rule was fixed, with and without py3langid.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import csv
 import json
 from itertools import combinations
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from sg_guardrails.core import language
 from sg_guardrails.core.language import not_english
 from sg_guardrails.core.nearness import near_scorer
 from sg_guardrails.core.policy import EmbedderSection
-from sg_guardrails.core.rules import NEAR
+from sg_guardrails.core.terms import NEAR
 from sg_guardrails.models.text import load_embedder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,6 +94,24 @@ def by_number(prompts: list[tuple[str, str]]) -> dict[str, float]:
     return shares
 
 
+SCRIPTS = {"ru", "uk", "el", "zh", "ja", "ko", "ar", "he", "hi", "th"}
+
+
+def short_texts() -> dict[str, dict[str, int]]:
+    """Of the short texts by kind: how many there are, are told as foreign, and were by script and function words."""
+    lines = (ROOT / "tests" / "data" / "languages.jsonl").read_text(encoding="utf-8").splitlines()
+    kinds: dict[str, list[str]] = {}
+    for row in map(json.loads, lines):
+        kind = {"en": "English"}.get(row["language"], "other scripts" if row["language"] in SCRIPTS else "Latin script")
+        kinds.setdefault(f"{kind}, {row['set']}", []).append(row["text"])
+    result = {}
+    for kind, texts in kinds.items():
+        with patch.object(language, "_foreign", return_value=False):
+            words = sum(map(not_english, texts))
+        result[kind] = {"texts": len(texts), "flagged": sum(map(not_english, texts)), "by words alone": words}
+    return result
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -104,13 +125,14 @@ def main() -> None:
         "xstest completions": completions,
         "short sentences": sorted({text for a, b, _ in pairs for text in (a, b)}),
     }
-    language = {name: {"texts": len(said), "flagged": sum(map(not_english, said))} for name, said in english.items()}
-    result = {"near": found, "near_false_by_examples": by_number(prompts), "language": language}
+    flagged = {name: {"texts": len(said), "flagged": sum(map(not_english, said))} for name, said in english.items()}
+    flagged |= short_texts()
+    result = {"near": found, "near_false_by_examples": by_number(prompts), "language": flagged}
     table = Table("cosine at least", "same", "different", "unrelated", title="pairs as near as the bound")
     for bound in BOUNDS:
         shares = found[f"{bound:g}"]
         table.add_row(f"{bound:g}", *(f"{shares[name]:.1%}" for name in ("same", "different", "unrelated")))
-    Console().print(table, result["near_false_by_examples"], language)
+    Console().print(table, result["near_false_by_examples"], flagged)
     OUT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

@@ -20,7 +20,15 @@ def tables(result: Json) -> str:
     """Every table, as Markdown."""
     return "\n\n".join(
         "\n".join(lines)
-        for lines in (_heads(result), _models(result), _apart(result), _rules(result), _calibration(result))
+        for lines in (
+            _heads(result),
+            _models(result),
+            _apart(result),
+            _bound(result),
+            _policies(result),
+            _rules(result),
+            _calibration(result),
+        )
     )
 
 
@@ -43,8 +51,8 @@ def _heads(result: Json) -> Iterator[str]:
     yield f"| rows of | scorer {_COLUMNS}"
     for name, found in result["heads"].items():
         for scorer, item in found.items():
-            if scorer != "by_model":
-                yield _row(f"`{name}`", f"`{name}`, ours" if scorer == "held out" else scorer, item)
+            if scorer not in ("by_model", "bound"):
+                yield _row(f"`{name}`", f"`{name.partition(':')[0]}`, ours" if scorer == "held out" else scorer, item)
 
 
 def _models(result: Json) -> Iterator[str]:
@@ -62,17 +70,37 @@ def _apart(result: Json) -> Iterator[str]:
             yield _row(title, scorer if at else f"`{scorer}`, ours", item)
 
 
+def _bound(result: Json) -> Iterator[str]:
+    item = result["heads"]["unsafe_request"]["bound"]
+    bounds = ", ".join(f"{bound:.2f}" for bound in item["bounds"])
+    yield "### The bound of `unsafe_request`, chosen in each fold's training rows alone\n"
+    yield "| bounds of the five folds | of unsafe prompts caught | of safe prompts caught | precision |"
+    yield "|---|---|---|---|"
+    shares = " | ".join(_percent(item[key]) for key in ("recall", "false_alarms", "precision"))
+    yield f"| {bounds} | {shares} |"
+
+
+def _policies(result: Json) -> Iterator[str]:
+    yield "### Whole policies on XSTest: how often the answer is withheld\n"
+    yield "| policy | judged | of safe prompts (over-refusal) | of unsafe prompts that were obliged |"
+    yield "|---|---|---|---|"
+    for item in result["policies"]:
+        judged = "prompt and answer" if item["set"] == "XSTest answers" else "prompt, obliging answer"
+        yield f"| {item['policy']} | {judged} | {_percent(item['safe'])} | {_percent(item['unsafe_obliged'])} |"
+
+
 def _rules(result: Json) -> Iterator[str]:
-    yield "### Rules of the shipped policies, on XSTest\n"
-    yield "| policy | judged | rule | fires on safe prompts | fires on unsafe prompts that were obliged |"
-    yield "|---|---|---|---|---|"
-    for policy, kinds in result["rules"].items():
-        for kind, found in kinds.items():
-            judged = "prompt and answer" if kind == "answers" else "prompt, obliging answer"
-            for rule, item in found.items():
-                name = "**withheld in all**" if rule == "withheld" else f"`{rule}`"
-                shares = f"{_percent(item['safe'])} | {_percent(item['unsafe_obliged'])}"
-                yield f"| {policy} | {judged} | {name} | {shares} |"
+    yield "### Every rule that judges text, by itself\n"
+    yield "| rule | policies | set | precision | recall | AUC | fires on the safe |\n|---|---|---|---|---|---|---|"
+    for item in result["rules"]:
+        start = f"| `{item['rule']}` | {', '.join(item['policies'])} |"
+        if item["set"] is None:
+            continue
+        auc = f"{item['auc']:.3f}" if "auc" in item else "-"
+        precision = _percent(item["precision"]) if item["positive"] else "- (no positives)"
+        yield f"{start} {item['set']} | {precision} | {_percent(item['recall'])} | {auc} | {_percent(item['safe'])} |"
+    left = sorted({item["rule"] for item in result["rules"] if item["set"] is None})
+    yield "\nLook at votes and tool calls, and are not in the table: " + ", ".join(f"`{name}`" for name in left) + "."
 
 
 def _calibration(result: Json) -> Iterator[str]:

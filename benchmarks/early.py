@@ -14,12 +14,14 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
@@ -27,7 +29,7 @@ from scipy.stats import binomtest
 from sg_guardrails.cli.redteam_arms import JOURNAL, crafted, picture
 from sg_guardrails.core.noise import Key
 from sg_guardrails.core.policy import Policy, Smoothing
-from sg_guardrails.core.types import Answer, Copy, Outcome, Prompt, Sampler
+from sg_guardrails.core.types import Answer, Copy, Embedder, Outcome, Prompt, Sampler
 from sg_guardrails.evals.redteam import FAMILIES, candidates, clean, is_right
 from sg_guardrails.guard import SmoothGuard
 from sg_guardrails.local import local_guard
@@ -78,10 +80,25 @@ class Remembering:
         return [self._said[key] for key in keys]
 
 
-def guard(policy: Policy, mode: str, sampler: Sampler, key: Key) -> SmoothGuard:
-    """The policy's guard in another mode."""
-    smoothing = Smoothing.model_validate({**policy.smoothing.model_dump(), **MODES[mode]})
-    embedder = text.load_embedder(policy.voting.embedder)
+class Known:
+    """An embedder that embeds each text once."""
+
+    def __init__(self, embed: Embedder) -> None:
+        self._embed, self._known = embed, dict[str, NDArray[np.float32]]()
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """``(N, D)`` vectors."""
+        if new := [one for one in dict.fromkeys(texts) if one not in self._known]:
+            self._known.update(zip(new, self._embed(new), strict=True))
+        return np.stack([self._known[one] for one in texts])
+
+
+def guard(
+    policy: Policy, mode: Mapping[str, Any], sampler: Sampler, key: Key, *, embedder: Embedder | None = None
+) -> SmoothGuard:
+    """The policy's guard in another mode: what `smoothing` has in place of the policy's own."""
+    smoothing = Smoothing.model_validate({**policy.smoothing.model_dump(), **mode})
+    embedder = embedder or text.load_embedder(policy.voting.embedder)
     return SmoothGuard(
         policy.model_copy(update={"smoothing": smoothing}),
         sampler=sampler,
@@ -93,9 +110,17 @@ def guard(policy: Policy, mode: str, sampler: Sampler, key: Key) -> SmoothGuard:
     )
 
 
-def outcomes(policy: Policy, mode: str, items: Sequence[Item], sampler: Sampler, key: Key) -> list[Outcome]:
+def outcomes(
+    policy: Policy,
+    mode: Mapping[str, Any],
+    items: Sequence[Item],
+    sampler: Sampler,
+    key: Key,
+    *,
+    embedder: Embedder | None = None,
+) -> list[Outcome]:
     """What the mode makes of each item."""
-    asking = guard(policy, mode, sampler, key)
+    asking = guard(policy, mode, sampler, key, embedder=embedder)
     prompts = [item.prompt for item in items]
     return [one for at in range(0, len(prompts), TOGETHER) for one in asking.check_many(prompts[at : at + TOGETHER])]
 
@@ -156,7 +181,7 @@ def attacked(suite: Path, count: int) -> dict[str, list[Item]]:
 def timed(policy: Policy, sampler: Sampler, items: Sequence[Item]) -> dict[str, dict[str, float]]:
     """Milliseconds of one request: the bare model's, and each mode's, on pictures that nobody attacks."""
     key = Key(b"the benchmark's own key, timed")
-    guards = {mode: guard(policy, mode, sampler, key) for mode in MODES}
+    guards = {mode: guard(policy, how, sampler, key) for mode, how in MODES.items()}
     spent: dict[str, list[float]] = {"bare": [], **{mode: [] for mode in MODES}}
     for number, item in enumerate(items):
         for mode, times in spent.items():
@@ -188,6 +213,7 @@ def main() -> None:
     policy = Policy.load(asked.policy)
     model = hf.HFSampler(hf.load(policy.model.id), max_new_tokens=policy.model.max_new_tokens)
     local_guard(policy).warm_up()
+    embed = Known(text.load_embedder(policy.voting.embedder))
     groups = {"clean": unharmed(asked.clean), **(attacked(asked.suite, asked.attacked) if asked.suite else {})}
     report: dict[str, Any] = {"policy": policy.id, "keys": asked.keys, "modes": MODES, "rows": []}
     if asked.timed:
@@ -197,8 +223,8 @@ def main() -> None:
         done: dict[str, list[Outcome]] = {mode: [] for mode in MODES}
         for number in range(asked.keys):
             sampler, key = Remembering(model), Key(f"the benchmark's own key, {number}".encode())
-            for mode in MODES:
-                done[mode] += outcomes(policy, mode, items, sampler, key)
+            for mode, how in MODES.items():
+                done[mode] += outcomes(policy, how, items, sampler, key, embedder=embed)
         for mode in MODES:
             found = cell(items, done["full"], done[mode], levels="levels" in mode)
             rows.append({"pictures": group, "mode": mode, **found})

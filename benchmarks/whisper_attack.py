@@ -29,7 +29,8 @@ from sg_guardrails.attacks.objectives import Expectation, Objective, say
 from sg_guardrails.attacks.pgd import AttackSettings, AttackState
 from sg_guardrails.cli.eval_arms import english_words
 from sg_guardrails.core.media import Audio
-from sg_guardrails.core.policy import AudioNoise, ModelSection, Policy, Smoothing
+from sg_guardrails.core.policy import AudioNoise, Policy, Smoothing
+from sg_guardrails.core.serving import ModelSection
 from sg_guardrails.core.types import Copy, Prompt
 from sg_guardrails.evals.base import Figure
 from sg_guardrails.evals.speech import word_errors
@@ -179,8 +180,9 @@ def attacks(asked: argparse.Namespace) -> Iterator[list[Attacked]]:
     wanted = list(zip(CLIPS, TARGETS, strict=True))
     kinds: dict[str, int | None] = {"static": None, "adaptive": asked.adapt_to}
     for row in asked.rows:
-        kind, _, below = row.partition(":")
-        yield [Attacked(clip, int(below), kinds[kind], target) for clip, target in wanted]
+        kind, below, *few = row.split(":")
+        some = wanted[: int(few[0])] if few else wanted
+        yield [Attacked(clip, int(below), kinds[kind], target) for clip, target in some]
 
 
 def row_of(handle: Handle, cases: list[Attacked], asked: argparse.Namespace, journal: Journal) -> dict[str, Any]:
@@ -254,7 +256,12 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, required=True, help="folder of the six clips")
     parser.add_argument("--model", type=Path, required=True, help="folder of Whisper tiny.en")
     parser.add_argument("--work", type=Path, required=True, help="folder for attacked clips and finished work")
-    parser.add_argument("--rows", nargs="*", default=["static:20", "adaptive:20", "static:30", "static:40"])
+    parser.add_argument(
+        "--rows",
+        nargs="*",
+        default=["static:20", "adaptive:20", "static:30", "static:40", "adaptive:30", "adaptive:40"],
+        help="attacker:dB, or attacker:dB:N for the first N clips alone",
+    )
     parser.add_argument("--policy", default="audio")
     parser.add_argument("--snr", type=int, nargs="+", default=[20, 10], help="the guards' noises, dB")
     parser.add_argument("--adapt-to", type=int, default=20, help="the noise that adaptive attacks expect, dB")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextvars
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sg_guardrails.core.errors import DeadlineError, GuardError, ModelError, PolicyError, SamplingError
 from sg_guardrails.core.policy import Smoothing
 from sg_guardrails.core.types import Answer, Copy, Prompt, Sampler, Vote
-
-_ASKING = threading.BoundedSemaphore(128)
-"""Calls under a deadline at once, in the whole process: those that hang past theirs must not grow without bound."""
+from sg_guardrails.core.waiting import NEVER, Deadline, nobody_waits
 
 
 @dataclass(slots=True)
@@ -65,17 +60,13 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Asks the model.
-
-    A deadline is kept by waiting no longer for the sampler: its call runs on by itself and its answers are dropped.
-    """
+    """Asks the model."""
 
     sampler: Sampler
     drafter: Sampler | None = None
     """Asked in the sampler's place where a poll is about drafts."""
-    clock: Callable[[], float] = lambda: 0.0
-    until: float | None = None
-    """The clock's reading at which the time is up."""
+    deadline: Deadline = NEVER
+    """Of the sampler's calls."""
 
     def ask(self, polls: Sequence[Poll]) -> None:
         """Ask all that is due, in one call for each strength of noise; a failure becomes its poll's error.
@@ -107,8 +98,10 @@ class Asking:
 
     def _answers(self, copies: Sequence[Copy], poll: Poll) -> list[Answer]:
         sampler = self.drafter if poll.draft and self.drafter is not None else self.sampler
+        if nobody_waits():
+            raise SamplingError("the request was cancelled before it was asked")
         try:
-            answers = self._in_time(lambda: sampler(copies, poll.smoothing))
+            answers = self.deadline.within(lambda: sampler(copies, poll.smoothing))
         except GuardError:
             raise
         except Exception as error:  # whatever a model raises, it is no answer
@@ -116,29 +109,3 @@ class Asking:
         if len(answers) != len(copies):
             raise SamplingError(f"the sampler gave {len(answers)} answers to {len(copies)} copies")
         return answers
-
-    def _in_time(self, ask: Callable[[], list[Answer]]) -> list[Answer]:
-        """What `ask` returns, or DeadlineError once the time is up."""
-        if self.until is None:
-            return ask()
-        left, slots = self.until - self.clock(), _ASKING
-        if left <= 0 or not slots.acquire(timeout=left):
-            raise DeadlineError("the deadline passed before the vote was settled")
-        done: Future[list[Answer]] = Future()
-
-        def work() -> None:
-            try:
-                done.set_result(ask())
-            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
-                done.set_exception(error)
-            finally:
-                slots.release()
-
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(work,), daemon=True, name="sg_guardrails deadline").start()
-        try:
-            return done.result(timeout=left)
-        except TimeoutError as error:
-            if done.done() and done.exception() is error:
-                raise
-            raise DeadlineError("the deadline passed before the vote was settled") from None

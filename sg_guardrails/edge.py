@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from sg_guardrails.core import waiting
 from sg_guardrails.core.errors import GuardError, MediaError, UnsafeOutputError
 from sg_guardrails.core.media import DEFAULT_LIMITS, Image, Media, MediaLimits, decode
 
@@ -39,7 +40,7 @@ MODELS_OWN = frozenset(
         *("redactedContent", "reasoning_content"),
     ]
 )
-"""Keys under which a model's own words stand: they are texts to whoever reads them."""
+"""Keys under which a model's own words stand, in its own messages: they are texts to whoever reads them."""
 DATA_URI = re.compile(r"\s*data:([\w.+-]+/|[;,])", re.IGNORECASE)
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"RIFX", b"fLaC", b"OggS", b"ID3")
 """How media begin, whatever their label says."""
@@ -92,17 +93,25 @@ def _bytes(medium: Media) -> int:
     return medium.pixels.nbytes if isinstance(medium, Image) else medium.wave.nbytes
 
 
+on_a_thread = waiting.on_a_thread
+"""Awaits a call on a worker thread; a task that is cancelled takes its copies out of the model's queue."""
 decoded = DecodedMedia()
 """The process's own: integrations decode through it."""
 
 
-def hidden(*values: object) -> str:
-    """The key under which something in `values`, however deep, is a medium; empty where there is none."""
+def hidden(*values: object, own: bool = False) -> str:
+    """The key under which something in `values`, however deep, is a medium; empty where there is none.
+
+    Args:
+        values: What stands beside a message's content, or beside a block's payload.
+        own: Whether a model wrote the message: what stands under `MODELS_OWN` is then its words. In anybody else's
+            message nothing is.
+    """
     left: list[tuple[str, object]] = [("data", value) for value in values]
     while left:
         name, value = left.pop()
         if isinstance(value, Mapping):
-            left += [(str(key), inner) for key, inner in value.items() if key not in MODELS_OWN]
+            left += [(str(key), inner) for key, inner in value.items() if not (own and key in MODELS_OWN)]
             found = next((str(key) for key, inner in value.items() if key in HIDING and inner), "")
         elif isinstance(value, list | tuple | set):
             left += [(name, inner) for inner in value]

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from sg_guardrails.asking import Asking, Poll
 from sg_guardrails.cache import Cache
 from sg_guardrails.certified import certified
-from sg_guardrails.core import judge, noise
+from sg_guardrails.core import noise
 from sg_guardrails.core.certify import CONFIDENCE
-from sg_guardrails.core.errors import (
-    DeadlineError,
-    GuardError,
-    MediaError,
-    ModelError,
-    PolicyError,
-    SamplingError,
-)
+from sg_guardrails.core.errors import DeadlineError, GuardError, ModelError, PolicyError, SamplingError
 from sg_guardrails.core.inquiry import Judge, chat_judge
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.rewriting import rewrite_prompt
-from sg_guardrails.core.types import (
-    Answer,
-    Copy,
-    Embedder,
-    Outcome,
-    Prompt,
-    Sampler,
-    Scorer,
-    Sentiment,
-)
-from sg_guardrails.panel import Panel, Reader
+from sg_guardrails.core.types import Answer, Copy, Embedder, Outcome, Prompt, Sampler, Scorer, Sentiment
+from sg_guardrails.core.waiting import NEVER, Deadline, on_a_thread
+from sg_guardrails.outcomes import Outcomes, handed_on
+from sg_guardrails.panel import Panel, Reader, refuse_incomplete
 from sg_guardrails.record import emit as record
 from sg_guardrails.rounds import Cast, Rounds
 
 Request = tuple[Prompt, Answer | None]
 """A prompt, and the answer under review where someone else produced one."""
+_ASKING = 0.75
+"""Share of the deadline within which the model is asked: the rest is for judging the answers that are in hand then."""
 
 
 class SmoothGuard:
@@ -83,22 +71,20 @@ class SmoothGuard:
         reader: Reader | None = None,
     ) -> None:
         self.policy = Policy.load(policy)
-        self._named = (self.policy, self.policy.id)
         self._sampler, self._embedder, self._sentiment = sampler, embedder, sentiment
-        self._scorers, self._key, self._emit = dict(scorers), key or noise.process_key(), emit
+        self._scorers, self._key = dict(scorers), key or noise.process_key()
+        self._outcomes = Outcomes(self._key, emit)
         self._draft, self._clock = draft, clock
         self._votes: Cache[Cast] = Cache(self.policy.voting.cache)
         self._judges: dict[str, Judge] = {"guard": chat_judge(self._ask_once), **(judges or {})}
         self._reader = reader
-        reads = reader is not None
-        missing = judge.missing_parts(self.policy, self._scorers, self._judges, reads_pictures=reads)
-        if missing or "refusal" not in self._scorers:
-            needed = ", ".join(missing) or "the scorer 'refusal'"
-            raise PolicyError(f"policy {self.policy.name} needs {needed}: pass it to SmoothGuard")
-        if self.policy.voting.draft_tokens is not None and draft is None:
-            raise PolicyError(
-                f"policy {self.policy.name} votes on drafts: pass a sampler for them, SmoothGuard(draft=...)"
-            )
+        has = {"reads_pictures": reader is not None, "drafts": draft is not None}
+        refuse_incomplete(self.policy, self._scorers, self._judges, **has)
+
+    @property
+    def current(self) -> SmoothGuard:
+        """What a request of several steps takes once and asks throughout: this guard (see `reload.ReloadingGuard`)."""
+        return self
 
     # The guard is the model -------------------------------------------------------------------------------------
 
@@ -116,8 +102,11 @@ class SmoothGuard:
         return self._run([(prompt, None) for prompt in prompts])
 
     async def acheck(self, prompt: Prompt) -> Outcome:
-        """`check` on a worker thread, so that the event loop stays free."""
-        return await asyncio.to_thread(self.check, prompt)
+        """`check` on a worker thread, so that the event loop stays free.
+
+        Cancelling it takes its copies out of the model's queue; what the model is at already, it finishes unheard.
+        """
+        return await on_a_thread(partial(self.check, prompt))
 
     def certify(
         self,
@@ -142,7 +131,7 @@ class SmoothGuard:
         Raises:
             PolicyError, GuardError: If no certificate would be valid for this policy, model or prompt; says why.
         """
-        rounds = self._rounds()
+        rounds = self._rounds(None)
         sizes = {"copies": copies, "anchor": anchor_copies}
         poll = certified(
             prompt, rounds.panel, rounds.asking, self._key, **sizes, confidence=confidence, judge_error=judge_error
@@ -163,8 +152,8 @@ class SmoothGuard:
         return self._run([(prompt, Answer.parse(answer)) for prompt, answer in pairs])
 
     async def areview(self, prompt: Prompt, answer: Answer | str) -> Outcome:
-        """`review` on a worker thread."""
-        return await asyncio.to_thread(self.review, prompt, answer)
+        """`review` on a worker thread; cancelled as `acheck` is."""
+        return await on_a_thread(partial(self.review, prompt, answer))
 
     def judge_text(self, answer: Answer | str) -> Outcome:
         """Judge an answer whose prompt is unknown, by the rules for the candidate alone."""
@@ -189,7 +178,8 @@ class SmoothGuard:
         if answered is None:
             return noise.copies_of(prompt, self.policy.smoothing, self._key)
         reviewed = None if candidate is None else Answer.parse(candidate)
-        return list(self._rounds().next_copies(prompt, [Answer.parse(answer) for answer in answered], reviewed))
+        rounds = self._rounds(self._clock(), asks=False)
+        return list(rounds.next_copies(prompt, [Answer.parse(answer) for answer in answered], reviewed))
 
     def decide(
         self,
@@ -198,14 +188,19 @@ class SmoothGuard:
         *,
         clean: int | None = None,
         candidate: Answer | str | None = None,
+        late: bool = False,
     ) -> Outcome:
         """Elect and judge answers already collected: `check` is sample and decide.
+
+        Fewer answers than copies give a verdict only where those that lack could not change it (``degraded`` says so),
+        or where the policy asks no further (``smoothing.early``); else ``on_error`` decides.
 
         Args:
             prompt: What was asked.
             answers: One per copy.
             clean: Index of the answer to the unperturbed prompt, where there is one.
             candidate: The answer under review, where someone else produced it.
+            late: Whether the answers that lack came too late: then ``on_timeout`` decides.
         """
         parsed = [Answer.parse(answer) for answer in answers]
         reviewed = None if candidate is None else Answer.parse(candidate)
@@ -213,27 +208,27 @@ class SmoothGuard:
             raise GuardError("there is nothing to decide: pass answers, a candidate, or both")
         if clean is not None and not 0 <= clean < len(parsed):
             raise GuardError(f"clean is an index among the {len(parsed)} answers, got {clean}")
-        if (error := self._unfit(prompt)) is not None:
+        if (error := self.policy.limits.unfit(prompt.media)) is not None:
             return self.refuse(error, prompt=prompt, candidate=reviewed)
-        rounds = self._rounds()
-        asked = self.copies(prompt) if prompt.media or reviewed is None else []
-        if asked and not parsed:
-            return self.refuse(SamplingError("no copy was answered"), prompt=prompt, candidate=reviewed)
-        poll = Poll(prompt, reviewed, rounds.panel.policy.smoothing, asked, parsed, clean, asked=len(parsed))
-        early = self.policy.smoothing.early != "off" and not self.copies(prompt, parsed, candidate=reviewed)
-        few = f"{len(parsed)} of {len(asked)} copies were answered" if poll.left > 0 and not early else None
-        return self._conclude(poll, rounds, {}, degraded=few)
+        rounds = self._rounds(self._clock(), asks=False)
+        plan = self.copies(prompt) if prompt.media or reviewed is None else []
+        poll = Poll(prompt, reviewed, rounds.panel.policy.smoothing, plan, parsed, clean, asked=len(parsed))
+        if rounds.lacks(poll):
+            few = f"{len(parsed)} of {len(plan)} copies were answered: too few to settle the vote"
+            poll.error = DeadlineError(few) if late else SamplingError(few)
+        return self._conclude(poll, rounds, {})
 
     # Edges for integrations -------------------------------------------------------------------------------------
 
     def skip(self, answer: Answer | str, *, reason: str) -> Outcome:
         """Hand `answer` on unjudged, because the policy says so (``on_missing_context: pass``). Status ``skipped``."""
         given = Answer.parse(answer)
-        return self._finish(Prompt(()), Outcome(given.text, "skipped", given, degraded=reason))
+        skipped = Outcome(given.text, "skipped", given, degraded=reason)
+        return self._outcomes.finished(self.policy, Prompt(()), skipped)
 
     def refuse(self, error: GuardError, *, prompt: Prompt | None = None, candidate: Answer | None = None) -> Outcome:
         """What the policy makes of `error`: an outcome of status ``error``, or the error raised."""
-        return self._refused(error, Poll(prompt or Prompt(()), candidate, self.policy.smoothing))
+        return self._outcomes.refused(self.policy, error, Poll(prompt or Prompt(()), candidate, self.policy.smoothing))
 
     def warm_up(self) -> None:
         """Load the models now instead of at the first call. Raises ModelError if one cannot be loaded."""
@@ -250,12 +245,15 @@ class SmoothGuard:
         polls = [self._poll(rounds, prompt, candidate) for prompt, candidate in requests]
         rounds.run(polls)
         sampled = (self._clock() - began) * 1000
-        if len(polls) > 1:
-            rounds.panel.read_ahead(answer for poll in polls if poll.vote is None for answer in poll.answers)
         return [self._conclude(poll, rounds, {"sample": sampled}) for poll in polls]
 
-    def _rounds(self, began: float | None = None) -> Rounds:
-        policy = self.policy
+    def _rounds(self, began: float | None, *, asks: bool = True) -> Rounds:
+        """The parts for one call that began then; its deadline is the policy's, none where `began` is None."""
+        policy, limit = self.policy, self.policy.limits.deadline_seconds
+
+        def until(share: float) -> Deadline:
+            return Deadline(None if began is None or limit is None else began + share * limit, self._clock)
+
         panel = Panel(
             policy,
             embedder=self._embedder,
@@ -264,11 +262,10 @@ class SmoothGuard:
             judges=self._judges,
             reader=self._reader,
             rewriter=lambda text: self._ask_once(rewrite_prompt(text)),
+            deadline=until(1.0),
         )
         drafter = self._draft if policy.voting.draft_tokens is not None else None
-        limit = policy.limits.deadline_seconds
-        until = None if began is None or limit is None else began + limit
-        return Rounds(panel, self._key, Asking(self._sampler, drafter, self._clock, until))
+        return Rounds(panel, self._key, Asking(self._sampler, drafter, until(_ASKING) if asks else NEVER))
 
     def _ask_once(self, prompt: Prompt) -> str:
         """The policy's model, asked something of the guard's own: one copy, without noise."""
@@ -277,82 +274,45 @@ class SmoothGuard:
 
     def _poll(self, rounds: Rounds, prompt: Prompt, candidate: Answer | None) -> Poll:
         """The request with its first copies due; a verifier without media asks none."""
-        error = self._unfit(prompt)
+        error = self.policy.limits.unfit(prompt.media)
         if error is not None or (candidate is not None and not prompt.media):
             return Poll(prompt, candidate, rounds.panel.policy.smoothing, error=error)
         known = self._votes.get(self._cast_key(prompt, rounds.panel.policy))
         return rounds.open(prompt, candidate, known)
 
-    def _unfit(self, prompt: Prompt) -> MediaError | None:
-        most = self.policy.limits.max_media
-        if len(prompt.media) <= most:
-            return None
-        return MediaError(f"the prompt holds {len(prompt.media)} media, the policy's limits.max_media is {most}")
-
     def _cast_key(self, prompt: Prompt, policy: Policy) -> tuple[str, ...]:
         """The whole prompt with its media, the policy with its model and revision, and the key of the seeds."""
-        return (prompt.digest, self._policy_id(policy), self._key.id) if policy.voting.cache else ()
+        return (prompt.digest, self._outcomes.policy_id(policy), self._key.id) if policy.voting.cache else ()
 
-    def _policy_id(self, policy: Policy) -> str:
-        """Kept, since hashing the policy for each outcome would cost more than judging a text."""
-        named = self._named
-        if named[0] is not policy:
-            named = self._named = (policy, policy.id)
-        return named[1]
-
-    def _conclude(
-        self, poll: Poll, rounds: Rounds, timings: dict[str, float], *, degraded: str | None = None
-    ) -> Outcome:
+    def _conclude(self, poll: Poll, rounds: Rounds, timings: dict[str, float]) -> Outcome:
         """Elect, judge, hand on. Whatever fails on the way becomes what the policy says of it, never a pass."""
-        if isinstance(poll.error, DeadlineError) and rounds.settled(poll):
-            degraded = f"the deadline passed; {len(poll.answers)} of {len(poll.plan)} copies had settled the vote"
-        elif poll.error is not None:
-            return self._refused(poll.error, poll)
-        panel = rounds.panel
+        panel, degraded = rounds.panel, None
+        if poll.error is not None:
+            if not rounds.settled(poll):
+                return self._outcomes.refused(panel.policy, poll.error, poll)
+            what = "the deadline passed" if isinstance(poll.error, DeadlineError) else "not all copies were answered"
+            degraded = f"{what}; {len(poll.answers)} of {len(poll.plan)} copies had settled the vote"
         try:
             elected = poll.vote or (panel.elect(poll.answers, timings) if poll.answers else None)
             began = self._clock()
             verdict, case = panel.judged(
                 poll.prompt, poll.answers, elected, candidate=poll.candidate, clean=poll.clean, finished=poll.finished
             )
-            status, answer, text = judge.hand_on(panel.policy, verdict, case)
+            status, answer, text = handed_on(panel.policy, verdict, case)
             timings["judge"] = (self._clock() - began) * 1000
         except (PolicyError, ModelError):
             raise
         except GuardError as error:
-            return self._refused(error, poll)
+            return self._outcomes.refused(panel.policy, error, poll)
         except Exception as error:  # noqa: BLE001 - a scorer or embedder that breaks has judged nothing
             broken = SamplingError(f"judging the answers failed: {type(error).__name__}")
             broken.__cause__ = error
-            return self._refused(broken, poll)
+            return self._outcomes.refused(panel.policy, broken, poll)
         timings["total"] = timings.get("sample", 0.0) + timings.get("vote", 0.0) + timings["judge"]
         proven = elected is not None and elected.certificate is not None  # on other copies than `check` asks
         if elected is not None and degraded is None and not proven and panel.policy.voting.cache:
             cast = Cast(poll.smoothing, tuple(poll.answers), elected, poll.finished)
             self._votes.put(self._cast_key(poll.prompt, panel.policy), cast)
         outcome = Outcome(text, status, answer, elected, verdict, poll.whole(elected), poll.clean, timings=timings)
-        return self._finish(
-            poll.prompt, replace(outcome, asked=poll.asked, candidate=poll.candidate, degraded=degraded)
-        )
-
-    def _refused(self, error: GuardError, poll: Poll) -> Outcome:
-        behaviour = self.policy.on_timeout if isinstance(error, DeadlineError) else self.policy.on_error
-        given = poll.candidate
-        observing = self.policy.mode == "observe"
-        if observing and given is None and not poll.draft:
-            given = poll.cleanly  # the model's own answer goes on whatever fails while the policy only observes
-        if behaviour == "raise" and not (observing and given is not None):
-            raise error
-        allowed = given if behaviour == "allow" or observing else None
-        text = self.policy.texts.error if allowed is None else allowed.text
-        outcome = Outcome(text, "error", allowed, error=error)
-        return self._finish(poll.prompt, replace(outcome, asked=poll.asked, candidate=poll.candidate))
-
-    def _finish(self, prompt: Prompt, outcome: Outcome) -> Outcome:
-        """Stamp policy and seed on the outcome and record it."""
-        done = replace(outcome, policy=self._policy_id(self.policy), seed_id=noise.seed_id(prompt, self._key))
-        try:
-            self._emit(done, prompt=prompt, policy=self.policy)
-        except Exception as error:  # noqa: BLE001 - a record that fails must not turn one verdict into another
-            return replace(done, degraded=f"recording failed: {type(error).__name__}")
-        return done
+        outcome = replace(outcome, asked=poll.asked, candidate=poll.candidate, degraded=degraded)
+        return self._outcomes.finished(panel.policy, poll.prompt, outcome)

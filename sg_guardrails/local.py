@@ -8,7 +8,8 @@ from threading import Lock
 
 from sg_guardrails.core.inquiry import Judge
 from sg_guardrails.core.judge import looks_at_pictures
-from sg_guardrails.core.policy import ModelSection, Policy
+from sg_guardrails.core.policy import Policy
+from sg_guardrails.core.serving import ModelSection
 from sg_guardrails.core.types import Sampler, Scorer
 from sg_guardrails.guard import SmoothGuard
 from sg_guardrails.models import hf, remote, text
@@ -78,13 +79,10 @@ def local_guard(
 
 def _sampler(named: ModelSection) -> Sampler:
     if named.endpoint is not None:
-        return remote.RemoteSampler(named.id, named.endpoint, max_new_tokens=named.max_new_tokens)
-    local = hf.HFSampler(
-        lambda: hf.load(named.id, revision=named.revision, device=named.device, dtype=named.dtype),
-        max_new_tokens=named.max_new_tokens,
-        copies_per_batch=named.copies_per_batch,
-    )
-    return Merged(local, most_waiting=named.most_waiting)
+        return remote.RemoteSampler(
+            named.id, named.endpoint, max_new_tokens=named.max_new_tokens, most_waiting=named.most_waiting
+        )
+    return Merged(hf.HFSampler.of(named), most_waiting=named.most_waiting)
 
 
 def _drafter(named: ModelSection, tokens: int | None) -> Sampler | None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sg_guardrails.core import certify, judge, vote
-from sg_guardrails.core.errors import GuardError, SamplingError
+from sg_guardrails.core.errors import GuardError, PolicyError, SamplingError
+from sg_guardrails.core.fold import readable
 from sg_guardrails.core.inquiry import Judge
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.nearness import near_scorer
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.rules import Near, parts
+from sg_guardrails.core.terms import All, AnyOf, Condition, Near, Not, Scored, parts
 from sg_guardrails.core.types import ACTIONS, Answer, Embedder, Finding, Prompt, Scorer, Sentiment, Verdict, Vote
+from sg_guardrails.core.waiting import NEVER, Deadline
 
 _Item = TypeVar("_Item", bound=Hashable)
 Rows = Callable[[Sequence[_Item]], NDArray[np.float32]]
@@ -38,6 +40,7 @@ class Panel:
         judges: LLM judges by name.
         reader: Reads the text in pictures.
         rewriter: Has the policy's model write a text anew.
+        deadline: Of every call of one of these.
     """
 
     def __init__(
@@ -50,14 +53,24 @@ class Panel:
         judges: Mapping[str, Judge] | None = None,
         reader: Reader | None = None,
         rewriter: Callable[[str], str] | None = None,
+        deadline: Deadline = NEVER,
     ) -> None:
         self.policy = policy
-        self._embedder, self._sentiment = once(embedder), once(sentiment)
         near = {part.key: part for rule in policy.rules for part in parts(rule.when) if isinstance(part, Near)}
         by_example = {key: near_scorer(part.near, embedder) for key, part in near.items()}
-        self._scorers = {name: once(scorer) for name, scorer in {**scorers, **by_example}.items()}
-        self._judges = {name: once(judge) for name, judge in (judges or {}).items()}
-        self._reader, self._rewriter = reader, rewriter
+        self._embedder, self._sentiment = once(embedder, deadline), once(sentiment, deadline)
+        self._scorers = {name: once(scorer, deadline) for name, scorer in {**scorers, **by_example}.items()}
+        self._judges = {name: once(judge, deadline) for name, judge in (judges or {}).items()}
+        # Heads that embed with this very embedder, and that a rule asks whatever else it asks.
+        heads = {name: scorer for name, scorer in scorers.items() if getattr(scorer, "embedder", None) is embedder}
+        asked, said = set[str](), set[str]()
+        for rule in policy.rules:
+            if isinstance(part := _first(rule.when), Scored):
+                (asked if part.of == "user" or rule.where == "user" else said).add(part.scorer)
+        self._of_asked = [head for name, head in heads.items() if name in asked]
+        self._of_said = [head for name, head in heads.items() if name in said]
+        self._of_torn = [head for name, head in heads.items() if name in said | {"refusal"}]
+        self._reader, self._rewriter, self._deadline = reader, rewriter, deadline
         self._read: dict[str, str] = {}
 
     def elect(self, answers: Sequence[Answer], timings: dict[str, float] | None = None) -> Vote:
@@ -79,10 +92,20 @@ class Panel:
             raise SamplingError("the model gave no answer to most copies")
         return elected
 
-    def read_ahead(self, answers: Iterable[Answer]) -> None:
-        """Embed the answers of many requests in one call; what fails here fails again where it is needed."""
-        with suppress(Exception):
-            self._embedder(sorted({vote.wording(answer)[0] for answer in answers}))
+    def read_ahead(self, cases: Sequence[tuple[Prompt, Sequence[Answer]]]) -> None:
+        """Embed in one call what votes and heads will ask for piece by piece; what fails here fails again there.
+
+        A vote on one wording needs neither its vector nor, as a rule, its stance.
+        """
+        texts: set[str] = set()
+        for prompt, answers in cases:
+            said = sorted({vote.wording(answer)[0] for answer in answers})
+            texts.update(_pieces(self._of_asked, [readable(text) for text in prompt.asked]))
+            texts.update(_pieces(self._of_said if len(said) == 1 else self._of_torn, said))
+            texts.update(said if len(said) > 1 else ())
+        if texts:
+            with suppress(Exception):
+                self._embedder(sorted(texts))
 
     def case(
         self,
@@ -102,8 +125,11 @@ class Panel:
                 return False
             if elected.abstained:
                 return kind == "candidate"  # what no majority backs is not verified
+            elect = answers[elected.choice]
+            if vote.wording(other) == vote.wording(elect):
+                return False
             voting, refusal = self.policy.voting, self._scorers["refusal"]
-            return vote.contradicts(other, answers[elected.choice], voting, embed=self._embedder, refusal=refusal)
+            return vote.contradicts(other, elect, voting, embed=self._embedder, refusal=refusal)
 
         return judge.Case(
             prompt.asked,
@@ -115,7 +141,7 @@ class Panel:
             self._scorers,
             self._judges,
             lambda: self._pictured(prompt),
-            self._rewriter,
+            self._rewritten,
         )
 
     def judged(
@@ -149,9 +175,12 @@ class Panel:
         pictures = [part for part in prompt.media if isinstance(part, Image)]
         new = [picture for picture in pictures if picture.digest not in self._read]
         if new and self._reader is not None:
-            said = self._reader(new)
+            said = self._deadline.within(partial(self._reader, new))
             self._read |= {picture.digest: text for picture, text in zip(new, said, strict=True)}
         return [self._read[picture.digest] for picture in pictures]
+
+    def _rewritten(self, text: str) -> str:
+        return "" if self._rewriter is None else self._deadline.within(partial(self._rewriter, text))
 
     def found(
         self, prompt: Prompt, leader: Answer, *, candidate: Answer | None, clean: Answer | None
@@ -174,14 +203,46 @@ class Panel:
         return int(certify.agreeing(anchor, answers, voting, embed=self._embedder, refusal=refusal).sum())
 
 
-def once(ask: Rows[_Item]) -> Rows[_Item]:
-    """`ask`, called for texts that it was not yet asked for, each of them once."""
+def refuse_incomplete(
+    policy: Policy, scorers: Iterable[str], judges: Iterable[str], *, reads_pictures: bool, drafts: bool
+) -> None:
+    """Raise PolicyError where the policy needs a part that a guard has not got."""
+    known = set(scorers)
+    missing = judge.missing_parts(policy, known, judges, reads_pictures=reads_pictures)
+    if missing or "refusal" not in known:
+        needed = ", ".join(missing) or "the scorer 'refusal'"
+        raise PolicyError(f"policy {policy.name} needs {needed}: pass it to SmoothGuard")
+    if policy.voting.draft_tokens is not None and not drafts:
+        raise PolicyError(f"policy {policy.name} votes on drafts: pass a sampler for them, SmoothGuard(draft=...)")
+
+
+def _first(when: Condition) -> Condition:
+    """The condition that is looked at whatever the others give."""
+    match when:
+        case All():
+            return _first(when.all[0])
+        case AnyOf():
+            return _first(when.any[0])
+        case Not():
+            return _first(when.not_)
+        case _:
+            return when
+
+
+def _pieces(heads: Iterable[Any], texts: Sequence[str]) -> Iterator[str]:
+    for head in heads:
+        for pieces in head.reads(texts):
+            yield from pieces
+
+
+def once(ask: Rows[_Item], deadline: Deadline = NEVER) -> Rows[_Item]:
+    """`ask`, called for texts that it was not yet asked for, each of them once, within the deadline."""
     known: dict[_Item, Any] = {}
 
     def rows(texts: Sequence[_Item]) -> NDArray[np.float32]:
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new or not texts:
-            given = np.asarray(ask(new))
+            given = np.asarray(deadline.within(partial(ask, new)))
             if given.ndim == 0 or len(given) != len(new):
                 raise GuardError(f"an embedder or scorer must return one row for each of {len(new)} texts")
             known.update(zip(new, given, strict=True))

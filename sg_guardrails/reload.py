@@ -20,6 +20,8 @@ from sg_guardrails.local import local_guard
 from sg_guardrails.record import PolicyChange, policy_changed
 
 Build = Callable[[Policy], SmoothGuard]
+FIRST_WAIT, LONGEST_WAIT = 1.0, 300.0
+"""Seconds between tries of a refused policy: each wait is twice the one before, up to the longest."""
 Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -35,9 +37,12 @@ def reloading(
     Args:
         policy: The file (or a shipped name).
         build: Makes the guard of a policy; `functools.partial(local_guard, emit=...)` to say more.
-        note: Takes each change and each refusal; by default one structlog event. `AuditFile.policy_changed` is one too.
+        note: Takes each change of state: another policy in force, a refusal, another reason for one, the file in order
+            again. By default one structlog event. `AuditFile.policy_changed` is one too.
         check_every: Seconds. A call looks at the files' times and sizes at most this often, and at their contents where
-            these differ. None: only `refresh` looks. No thread runs beside yours.
+            these differ. A refused policy is tried again though no file changed, since what refused it may have passed
+            (a model briefly out of reach, a permission): after 1 s, then after twice as long each time, up to 300 s.
+            None: only `refresh` looks. No thread runs beside yours.
 
     Raises:
         PolicyError: If the file is not valid now: there is no old policy to keep.
@@ -70,6 +75,8 @@ class ReloadingGuard(SmoothGuard):
         self._current = build(Policy.load(self._path))
         self.policy = self._current.policy
         self._looked = clock()
+        self._refusal: str | None = None  # why the files as they stand are not in force
+        self._wait, self._try_at = FIRST_WAIT, 0.0
 
     @property
     def current(self) -> SmoothGuard:
@@ -79,7 +86,8 @@ class ReloadingGuard(SmoothGuard):
         if due and self._reading.acquire(blocking=False):
             try:
                 self._looked = self._now()
-                if self._stamp != _stamp(self._files):
+                again = self._refusal is not None and self._looked >= self._try_at
+                if again or self._stamp != _stamp(self._files):
                     self._read_again()
             finally:
                 self._reading.release()
@@ -89,7 +97,7 @@ class ReloadingGuard(SmoothGuard):
         """Read the files again now; None where nothing changed.
 
         A policy that is not valid, or whose model can't be loaded, is refused: the old one stays, and the change that
-        is returned and noted says why.
+        is returned and noted says why. A refused one is tried again at each call; None where the reason is the same.
         """
         with self._reading:
             return self._read_again()
@@ -97,27 +105,43 @@ class ReloadingGuard(SmoothGuard):
     def _read_again(self) -> PolicyChange | None:
         # Before the file is read: what is written meanwhile is then seen as one more change.
         stamp, contents = _stamp(self._files), _digest(self._files)
-        unchanged, self._stamp, self._contents = contents == self._contents, stamp, contents
-        if unchanged:
+        same = contents == self._contents
+        self._stamp, self._contents = stamp, contents
+        if same and self._refusal is None:
             return None
-        old, new, error = self._current.policy.id, None, None
-        try:
-            self._files = [path for path, _ in layers.chain(self._path)]
-            self._stamp, self._contents = _stamp(self._files), _digest(self._files)
-            guard = self._build(Policy.load(self._path))
-            guard.warm_up()
-        except GuardError as refused:
-            error = str(refused)  # where not even the chain can be told, the old policy's files are watched on
-        except Exception as broken:  # noqa: BLE001 - a device out of memory, say: the old guard must go on answering
-            error = f"loading the new policy failed: {type(broken).__name__}"
+        old, before = self._current.policy.id, self._refusal
+        self._refusal = error = self._taken_over()
+        if error is None:
+            self._wait = FIRST_WAIT
         else:
-            self._current, self.policy, new = guard, guard.policy, guard.policy.id
-        if new == old:
+            self._wait = min(2 * self._wait, LONGEST_WAIT) if same else FIRST_WAIT
+            self._try_at = self._now() + self._wait
+        new = None if error is not None else self._current.policy.id
+        if (new == old and before is None) or (error is not None and error == before):
             return None
         change = PolicyChange(str(self._path), old, new, error)
         with suppress(Exception):  # a full disk must not keep a request from being checked
             self._note(change)
         return change
+
+    def _taken_over(self) -> str | None:
+        """Put the policy in the files into force, whole; else say why not, and leave everything as it was."""
+        try:
+            self._files = [path for path, _ in layers.chain(self._path)]
+            self._stamp, self._contents = _stamp(self._files), _digest(self._files)
+            policy = Policy.load(self._path)
+            if _digest(self._files) != self._contents:  # half of an old file and half of a new one may well be valid
+                return f"{self._path}: changed while it was read"
+            if policy.id == self._current.policy.id:
+                return None
+            guard = self._build(policy)
+            guard.warm_up()
+        except GuardError as refused:
+            return str(refused)  # where not even the chain can be told, the old policy's files are watched on
+        except Exception as broken:  # noqa: BLE001 - a device out of memory, say: the old guard must go on answering
+            return f"loading the new policy failed: {type(broken).__name__}"
+        self._current, self.policy = guard, guard.policy
+        return None
 
     # SmoothGuard's calls, each under one policy ---------------------------------------------------------------------
 
@@ -176,9 +200,10 @@ class ReloadingGuard(SmoothGuard):
         *,
         clean: int | None = None,
         candidate: Answer | str | None = None,
+        late: bool = False,
     ) -> Outcome:
         """`SmoothGuard.decide` under the policy in force; see `current`."""
-        return self.current.decide(prompt, answers, clean=clean, candidate=candidate)
+        return self.current.decide(prompt, answers, clean=clean, candidate=candidate, late=late)
 
     def skip(self, answer: Answer | str, *, reason: str) -> Outcome:
         """`SmoothGuard.skip` under the policy in force."""

@@ -10,6 +10,7 @@ from math import ceil
 from sg_guardrails.asking import Asking, Poll
 from sg_guardrails.core import early, noise
 from sg_guardrails.core.policy import Smoothing
+from sg_guardrails.core.terms import Disagrees, parts
 from sg_guardrails.core.types import Answer, Copy, Prompt, Vote
 from sg_guardrails.core.vote import wording
 from sg_guardrails.panel import Panel
@@ -55,14 +56,27 @@ class Rounds:
         """Ask until nothing is due."""
         while due := [poll for poll in polls if poll.due and poll.error is None]:
             self.asking.ask(due)
+            self.panel.read_ahead([(poll.prompt, poll.answers) for poll in due if poll.error is None])
             for poll in due:
                 poll.due = 0 if poll.error is not None else self._more(poll)
         if drafted := [poll for poll in polls if poll.draft and poll.error is None and poll.vote is None]:
             self._finish(drafted)
 
     def settled(self, poll: Poll) -> bool:
-        """Whether no answer that is still out could change the verdict."""
-        return bool(poll.answers) and not poll.draft and self._wanted(poll, alpha=0.0) == 0
+        """Whether no answer that is still out could change the verdict, were an adversary to give it."""
+        if not poll.answers or poll.draft or poll.vote is not None:
+            return False
+        return not self._lacks_clean(poll) and self._wanted(poll, alpha=0.0) == 0
+
+    def lacks(self, poll: Poll) -> bool:
+        """Whether the policy would have more copies asked than were answered."""
+        return poll.left > 0 and (not poll.answers or self._lacks_clean(poll) or self._more(poll) > 0)
+
+    def _lacks_clean(self, poll: Poll) -> bool:
+        """Whether a rule looks at the clean copy's answer and that one is out."""
+        out = poll.clean is None and len(poll.plan) > 1 and poll.plan[0].seed is None
+        conditions = (part for rule in self.panel.policy.rules for part in parts(rule.when))
+        return out and any(isinstance(part, Disagrees) and part.disagrees == "clean" for part in conditions)
 
     def next_copies(self, prompt: Prompt, answers: Sequence[Answer], candidate: Answer | None) -> Sequence[Copy]:
         """What a caller who asks by itself asks next, on one level of noise; nothing once the vote is settled."""
@@ -94,7 +108,7 @@ class Rounds:
     def _first(self, poll: Poll) -> int:
         """The fewest copies that could settle the vote; all where the policy asks for all."""
         smoothing, total = self.panel.policy.smoothing, len(poll.plan)
-        staged = smoothing.early != "off" or self.asking.until is not None
+        staged = smoothing.early != "off" or self.asking.deadline.until is not None
         if not staged or self._starting(poll.smoothing) or total == 1:
             return total
         fewest = early.enough(self.panel.policy, total)
@@ -175,7 +189,7 @@ class Rounds:
         again: list[Poll] = []
         for poll in polls:
             try:
-                elected = self.panel.elect(poll.answers)
+                elected = _by_a_noisy_copy(poll, self.panel.elect(poll.answers))
             except Exception:  # noqa: BLE001 - drafts that cannot be counted decide nothing
                 again.append(poll)
                 continue
@@ -208,3 +222,15 @@ class Rounds:
     def _restart(poll: Poll, planned: Poll) -> None:
         poll.smoothing, poll.plan, poll.answers = planned.smoothing, planned.plan, planned.answers
         poll.clean, poll.draft, poll.due = planned.clean, planned.draft, planned.due
+
+
+def _by_a_noisy_copy(poll: Poll, elected: Vote) -> Vote:
+    """The vote with a noisy copy as its representative, where one has the clean copy's very words.
+
+    What follows the draft is not voted on, and the clean copy is the one that an attacker knows to the bit.
+    """
+    if elected.choice != poll.clean:
+        return elected
+    words = wording(poll.answers[elected.choice])
+    alike = (index for index in elected.members if index != poll.clean and wording(poll.answers[index]) == words)
+    return replace(elected, choice=next(alike, elected.choice))

@@ -74,9 +74,15 @@ def fake_unsafe_request(texts: Sequence[str]) -> NDArray[np.float32]:
     return np.array([1.0 if HOSTILE.search(text) else 0.0 for text in texts], dtype=np.float32)
 
 
+def fake_silence(texts: Sequence[str]) -> NDArray[np.float32]:
+    """``(N,)``: 0 for every text, for heads that a test is not about."""
+    return np.zeros(len(texts), dtype=np.float32)
+
+
 def fake_scorers() -> dict[str, Scorer]:
     """The scorers that the shipped policies name, as fakes."""
-    return {"refusal": fake_refusal, "unsafe_request": fake_unsafe_request, "hostility": fake_unsafe_request}
+    hostile = {"unsafe_request": fake_unsafe_request, "hostility": fake_unsafe_request}
+    return {"refusal": fake_refusal, **hostile, **dict.fromkeys(("harm", "toxicity", "prompt_injection"), fake_silence)}
 
 
 def fake_image(color: tuple[float, float, float] = (1.0, 0.0, 0.0), *, size: int = 16) -> Image:

@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from sg_guardrails import Answer, Copy, DeadlineError, ModelError, Prompt, SamplingError
-from sg_guardrails import asking as asking_module
 from sg_guardrails.asking import Asking, Poll
 from sg_guardrails.core.policy import ImageNoise, Smoothing
+from sg_guardrails.core.waiting import Deadline
 from sg_guardrails.testing import FakeSampler
 
 PROMPT = Prompt.ask("?")
@@ -41,7 +41,7 @@ def test_without_a_deadline_no_thread_is_started():
 def test_time_that_is_up_asks_nobody():
     sampler = FakeSampler("x")
     late = poll()
-    Asking(sampler, clock=lambda: 5.0, until=5.0).ask([late])
+    Asking(sampler, deadline=Deadline(5.0, lambda: 5.0)).ask([late])
     assert isinstance(late.error, DeadlineError)
     assert sampler.calls == 0
 
@@ -50,33 +50,14 @@ def test_a_call_in_time_keeps_its_context_and_its_errors():
     name = contextvars.ContextVar("name", default="")
     name.set("request 7")
     fine = poll()
-    Asking(FakeSampler(lambda _: name.get()), until=30.0).ask([fine])
+    Asking(FakeSampler(lambda _: name.get()), deadline=Deadline(30.0, lambda: 0.0)).ask([fine])
     assert fine.answers == [Answer("request 7")]
     for raised, told in ((TimeoutError("the engine's"), SamplingError), (SamplingError("x"), SamplingError)):
         failed = poll()
-        Asking(FakeSampler([raised]), until=30.0).ask([failed])
+        Asking(FakeSampler([raised]), deadline=Deadline(30.0, lambda: 0.0)).ask([failed])
         assert type(failed.error) is told
     with pytest.raises(ModelError):
-        Asking(FakeSampler([ModelError("no such model")]), until=30.0).ask([poll()])
-
-
-def test_calls_that_hang_do_not_grow_without_bound(monkeypatch):
-    monkeypatch.setattr(asking_module, "_ASKING", threading.BoundedSemaphore(2))
-    release, begun = threading.Event(), []
-
-    def hang(copy):
-        begun.append(copy)
-        release.wait(30)
-        return "late"
-
-    polls = [poll() for _ in range(4)]
-    try:
-        for one in polls:
-            Asking(FakeSampler(hang), until=0.02).ask([one])
-    finally:
-        release.set()
-    assert all(isinstance(one.error, DeadlineError) and not one.answers for one in polls)
-    assert len(begun) == 2
+        Asking(FakeSampler([ModelError("no such model")]), deadline=Deadline(30.0, lambda: 0.0)).ask([poll()])
 
 
 def test_a_deadline_fails_all_that_were_asked_together_at_once():
@@ -84,7 +65,7 @@ def test_a_deadline_fails_all_that_were_asked_together_at_once():
     polls = [poll(), poll()]
     sampler = FakeSampler(lambda _: release.wait(30) and "late")
     try:
-        Asking(sampler, until=0.02).ask(polls)
+        Asking(sampler, deadline=Deadline(0.02, lambda: 0.0)).ask(polls)
     finally:
         release.set()
     assert all(isinstance(one.error, DeadlineError) for one in polls)

@@ -137,12 +137,21 @@ def test_no_vote_is_kept_the_same_picture_is_sampled_for_every_request():
         ({"array": fake_image().pixels}, "array"),
         ({"image": ""}, ""),
         ({"note": "Data: the numbers say so"}, ""),
-        ({"input": {"image_url": "a tool's argument is text"}}, ""),
+        ({"input": {"image_url": "in anybody's message but a model's it is none of its words"}}, "image_url"),
+        ({"args": {"deep": [{"parsed": {"note": "data:image/png;base64,QUJD"}}]}}, "note"),
         ({"refusal": None, "n": 1, "flag": True, "url": "https://example.test"}, ""),
     ],
 )
 def test_hidden_media_are_named_by_their_key(value, name):
     assert edge.hidden(value) == name
+
+
+def test_a_models_own_words_are_texts_and_media_beside_them_are_not():
+    told = {key: {"image_url": "a tool's argument is text"} for key in edge.MODELS_OWN}
+    assert edge.hidden(told, own=True) == ""
+    assert edge.hidden({**told, "note": "data:;base64,QUJD"}, own=True) == "note"
+    for key, value in told.items():
+        assert edge.hidden({key: value})
 
 
 def test_a_text_is_text_by_its_bytes_not_by_its_label():

@@ -6,11 +6,14 @@ import asyncio
 import json
 import threading
 
+import numpy as np
 import pytest
 import structlog
 
 from sg_guardrails import (
+    DeadlineError,
     GuardError,
+    Image,
     Key,
     MediaError,
     ModelError,
@@ -172,18 +175,63 @@ def test_a_record_that_fails_changes_no_verdict():
         raise OSError("disk full")
 
     watched = guard(RED)
-    watched._emit = broken
+    watched._outcomes._emit = broken
     outcome = watched.check(PROMPT)
     assert (outcome.status, outcome.degraded) == ("passed", "recording failed: OSError")
 
 
-def test_lost_samples_are_said_and_none_at_all_is_an_error():
+def test_lost_samples_count_against_the_verdict_and_none_at_all_is_an_error():
     guarded = guard(RED)
     assert guarded.decide(PROMPT, [RED] * 5).degraded is None
-    assert guarded.decide(PROMPT, [RED] * 3).degraded == "3 of 5 copies were answered"
+    lost = guarded.decide(PROMPT, [RED] * 4)
+    assert (lost.status, lost.degraded) == (
+        "passed",
+        "not all copies were answered; 4 of 5 copies had settled the vote",
+    )
+    torn = guarded.decide(PROMPT, [RED, RED, BLUE])
+    assert (torn.status, torn.answer, type(torn.error)) == ("error", None, SamplingError)
     assert guarded.decide(PROMPT, [], candidate=RED).status == "error"
     crowded = Prompt.ask("?", *[fake_image()] * 2)
     assert guard(RED, limits={"max_media": 1}).decide(crowded, [RED] * 5).status == "error"
+
+
+def test_what_few_answers_amount_to_is_the_policys_to_say():
+    for late, behaviour in ((False, "on_error"), (True, "on_timeout")):
+        allowed = guard(RED, **{behaviour: "allow"}).decide(PROMPT, [RED, RED], candidate=RED, late=late)
+        assert (allowed.status, allowed.text) == ("error", RED)
+        blocked = guard(RED, **{behaviour: "allow"}).decide(PROMPT, [RED, RED], candidate=RED, late=not late)
+        assert (blocked.status, blocked.answer) == ("error", None)
+        with pytest.raises(DeadlineError if late else SamplingError):
+            guard(RED, **{behaviour: "raise"}).decide(PROMPT, [RED, RED], late=late)
+    assert guard(RED, mode="observe").decide(PROMPT, [BLUE, RED], clean=0).text == BLUE
+
+
+def test_few_answers_without_the_clean_one_settle_no_rule_that_looks_at_it():
+    rule = {"where": "winner", "when": {"disagrees": "clean"}, "action": "flag"}
+    assert guard(RED, rule).decide(PROMPT, [RED] * 4).status == "error"
+    assert guard(RED, rule).decide(PROMPT, [RED] * 4, clean=0).status == "passed"
+    assert guard(RED, rule, smoothing={"early": "exact"}).decide(PROMPT, [RED] * 4).status == "error"
+
+
+def test_a_rule_that_the_lost_answers_could_trigger_is_waited_for():
+    rule = {"where": "any", "share": 0.2, "when": {"words": ["bad"]}}
+    assert guard(RED, rule).decide(PROMPT, [RED] * 4).status == "error"
+    assert guard(RED, rule).decide(PROMPT, ["so bad", *[RED] * 4]).status == "blocked"
+
+
+def test_media_made_in_python_keep_to_the_limits():
+    wide = Prompt.ask("?", Image(np.random.default_rng(0).random((8, 9, 3))))
+    long = Prompt.ask("?", fake_audio(seconds=0.5))
+    for prompt, limits, told in ((wide, {"max_pixels": 71}, "71 pixels"), (long, {"max_seconds": 0.25}, "0 seconds")):
+        refusing = guard(RED, limits=limits)
+        everywhere = [refusing.check(prompt), refusing.review(prompt, RED), refusing.decide(prompt, [RED] * 5)]
+        for outcome in everywhere:
+            assert (outcome.status, outcome.answer, type(outcome.error)) == ("error", None, MediaError)
+            assert told in str(outcome.error)
+            assert "raise the policy's limits" in str(outcome.error)
+        assert refusing._sampler.calls == 0
+    assert guard(RED, limits={"max_pixels": 72}).check(wide).status == "passed"
+    assert guard(RED, limits={"max_seconds": 0.5}).check(long).status == "passed"
 
 
 def test_a_candidate_that_no_majority_backs_gives_way():
@@ -302,7 +350,7 @@ def test_a_caller_can_sample_by_itself():
 
 def test_decide_takes_strings_and_candidates():
     guarded = guard(RED, CONTRADICTS)
-    assert guarded.decide(PROMPT, [RED, RED], candidate=BLUE).status == "rewritten"
+    assert guarded.decide(PROMPT, [RED] * 5, candidate=BLUE).status == "rewritten"
     assert guarded.decide(Prompt.ask("hello"), [], candidate=BLUE).text == BLUE
     with pytest.raises(GuardError, match="nothing to decide"):
         guarded.decide(PROMPT, [])
@@ -378,6 +426,7 @@ def test_texts_are_recorded_only_where_the_policy_opts_in():
         "clean": 0,
         "candidate": None,
         "handed_on": "an answer",
+        "redacted": False,
     }
 
 

@@ -57,6 +57,7 @@ def test_the_wheel_holds_policies_weights_and_types(wheel):
         "models/builtin/shapes/README.md",
         "models/heads/refusal.npz",
         "models/heads/unsafe_request.npz",
+        "cli/cost.json",
         "core/words.txt",
         "core/lexicon.txt.gz",
         "demo/manifest.json",

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg_guardrails import Key, Policy, PolicyError, Prompt, SmoothGuard, chat_judge
+from sg_guardrails.core.types import Answer
 from sg_guardrails.testing import FakeSampler, fake_embedder, fake_image, fake_scorers, fake_sentiment
 
 PROMPT = Prompt.ask("What is this?", fake_image())
@@ -112,6 +113,69 @@ def test_a_judge_of_ones_own_is_named_and_must_be_given():
         guard("red", rule)
     served = chat_judge(lambda prompt: "unsafe\nS9", writes_instruction=True)
     assert guard("red", rule, judges={"ours": served}).check(PROMPT).status == "blocked"
+
+
+class Head:
+    """A scorer that embeds, as the shipped heads do."""
+
+    def __init__(self, embedder):
+        self.embedder = embedder
+
+    def reads(self, texts):
+        return [[text] for text in texts]
+
+    def __call__(self, texts):
+        return self.embedder([text for row in self.reads(texts) for text in row])[:, 0] * 0
+
+
+class Counted:
+    """Remembers, as the shipped embedder does, and counts its passes."""
+
+    def __init__(self):
+        self.passes, self.known = [], {}
+
+    def __call__(self, texts):
+        if new := [text for text in dict.fromkeys(texts) if text not in self.known]:
+            self.passes.append(new)
+            self.known.update(zip(new, fake_embedder(new), strict=True))
+        return np.array([self.known[text] for text in texts])
+
+
+UNSAFE = {"when": {"all": [{"scorer": "unsafe_request", "of": "user"}, {"not": {"scorer": "refusal"}}]}}
+
+
+def test_question_and_answers_are_embedded_in_one_pass():
+    embed = Counted()
+    answers = iter(["a red ball", "two blue cars", "a red ball", "a red ball", "a red ball"])
+    heads = {"refusal": Head(embed), "unsafe_request": Head(embed)}
+    guarded = guard(lambda copies, _: [Answer(next(answers)) for _ in copies], UNSAFE, embedder=embed, scorers=heads)
+    assert guarded.check(PROMPT).text == "a red ball"
+    assert [sorted(texts) for texts in embed.passes] == [["What is this?", "a red ball", "two blue cars"]]
+
+
+def test_what_all_copies_say_alike_is_not_embedded_to_be_compared():
+    embed = Counted()
+    heads = {"refusal": Head(embed), "unsafe_request": Head(embed)}
+    disagreeing = {"where": "winner", "when": {"disagrees": "clean"}, "action": "flag"}
+    outcome = guard("a red ball", UNSAFE, disagreeing, embedder=embed, scorers=heads).check(PROMPT)
+    assert (outcome.status, outcome.vote.agreement, outcome.vote.weights) == ("passed", 1.0, (5.0,))
+    assert embed.passes == [["What is this?"]], "the request is judged; that it is no refusal does not matter then"
+
+
+def test_a_rule_that_always_looks_at_the_answer_has_it_embedded_with_the_question():
+    embed = Counted()
+    heads = {"refusal": Head(embed), "unsafe_request": Head(embed), "toxicity": Head(embed)}
+    rude = {"when": {"any": [{"scorer": "toxicity"}, {"words": ["fool"]}]}}
+    guard("a red ball", UNSAFE, rude, embedder=embed, scorers=heads).check(PROMPT)
+    assert embed.passes == [["What is this?", "a red ball"]]
+
+
+def test_the_questions_of_many_requests_are_embedded_in_one_pass():
+    embed = Counted()
+    heads = {"refusal": Head(embed), "unsafe_request": Head(embed)}
+    prompts = [Prompt.ask(f"{number}?", fake_image()) for number in range(3)]
+    guard("a red ball", UNSAFE, embedder=embed, scorers=heads).check_many(prompts)
+    assert embed.passes == [["0?", "1?", "2?"]]
 
 
 def broken(kind):

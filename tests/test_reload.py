@@ -9,7 +9,7 @@ import threading
 import pytest
 import structlog
 
-from sg_guardrails import Answer, GuardError, ModelError, PolicyError, Prompt, SmoothGuard
+from sg_guardrails import Answer, GuardError, ModelError, Policy, PolicyError, Prompt, SmoothGuard
 from sg_guardrails.record import policy_changed
 from sg_guardrails.record.audit import AuditFile, read
 from sg_guardrails.reload import ReloadingGuard, reloading
@@ -94,6 +94,133 @@ def test_a_policy_whose_model_cannot_be_loaded_is_refused(file, notes):
     write(file, 5)
     assert guard.refresh().error == "no such model"
     assert asked(guard) == 4
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def looking(file, notes, clock):
+    """A guard that looks at every call, whose models load only while `loadable` is true."""
+
+    def made(policy):
+        if not made.loadable:
+            made.tries.append(clock.now)
+            raise ModelError("out of reach")
+        return build(policy)
+
+    made.loadable, made.tries = True, []
+    guard = ReloadingGuard(file, build=made, note=notes.append, check_every=0, clock=clock)
+    return guard, made
+
+
+def test_what_was_refused_for_a_passing_cause_is_tried_again_after_growing_waits(looking, file, notes, clock):
+    guard, made = looking
+    made.loadable = False
+    write(file, 5)
+    for now in range(800):
+        clock.now = float(now)
+        assert guard.current.policy.smoothing.copies == 3
+    assert made.tries == [0, 1, 3, 7, 15, 31, 63, 127, 255, 511]
+    assert [note.error for note in notes] == ["out of reach"], "one record, not one a try"
+    made.loadable = True
+    clock.now = 811.0
+    assert asked(guard) == 6
+    assert (notes[1].new, len(notes)) == (guard.policy.id, 2)
+
+
+def test_the_waits_end_at_a_longest_one_and_begin_anew_with_another_file(looking, file, clock):
+    guard, made = looking
+    made.loadable = False
+    write(file, 5)
+    for now in range(2000):
+        clock.now = float(now)
+        assert guard.current.policy.smoothing.copies == 3
+    assert made.tries[-3:] == [1111, 1411, 1711]
+    write(file, 6)
+    assert guard.current.policy.smoothing.copies == 3
+    assert made.tries[-1] == 1999
+    clock.now = 2000.0
+    assert guard.current.policy.smoothing.copies == 3
+    assert made.tries[-1] == 2000
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every file")
+def test_a_file_that_becomes_readable_again_takes_over_without_being_touched(looking, file, notes, clock):
+    guard, _ = looking
+    write(file, 5)
+    file.chmod(0)
+    assert asked(guard) == 4
+    file.chmod(0o600)
+    clock.now = 1.0
+    assert asked(guard) == 6
+    assert [note.new for note in notes] == [None, guard.policy.id]
+
+
+def test_a_file_that_cannot_be_opened_for_a_moment_takes_over_afterwards(looking, file, notes, clock, monkeypatch):
+    guard, _ = looking
+    real = Policy.load
+
+    def denied(source):
+        raise PolicyError(f"{source}: cannot be read: PermissionError")
+
+    write(file, 5)
+    monkeypatch.setattr(Policy, "load", denied)
+    assert asked(guard) == 4
+    monkeypatch.setattr(Policy, "load", real)
+    clock.now = 1.0
+    assert asked(guard) == 6
+    assert [note.new for note in notes] == [None, guard.policy.id]
+
+
+def test_a_refresh_tries_a_refused_policy_again(looking, file, notes):
+    guard, made = looking
+    made.loadable = False
+    write(file, 5)
+    assert guard.refresh().error == "out of reach"
+    assert guard.refresh() is None
+    made.loadable = True
+    assert guard.refresh().new == guard.policy.id
+    assert guard.refresh() is None
+    assert len(notes) == 2
+
+
+def test_a_file_put_back_as_it_was_ends_the_refusal_in_the_record_too(guard, file, notes):
+    was = file.read_text()
+    file.write_text("name: [")
+    guard.refresh()
+    file.write_text(was)
+    change = guard.refresh()
+    assert (change.old, change.new, change.error) == (guard.policy.id, guard.policy.id, None)
+    assert guard.refresh() is None
+    assert len(notes) == 2
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_taken_half(looking, file, notes, clock, monkeypatch):
+    guard, _ = looking
+    real = Policy.load
+
+    def while_written(source):
+        policy = real(source)
+        write(file, 6, "rules: [{id: any, when: {regex: ['.']}}]\n")
+        return policy
+
+    write(file, 5)
+    monkeypatch.setattr(Policy, "load", while_written)
+    assert asked(guard) == 4
+    assert "changed while it was read" in notes[0].error
+    monkeypatch.setattr(Policy, "load", real)
+    assert guard.check(PROMPT).status == "blocked"
+    assert asked(guard) == 7
 
 
 def test_a_comment_changes_no_policy(guard, file, notes):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg_guardrails import DeadlineError, Key, MediaError, Policy, PolicyError, Prompt, SamplingError, SmoothGuard
 from sg_guardrails.core.types import Answer
+from sg_guardrails.core.waiting import left_behind
 from sg_guardrails.testing import FakeSampler, fake_embedder, fake_image, fake_scorers, fake_sentiment
 
 KEY = Key(b"a secret for the tests")
@@ -138,8 +140,10 @@ def test_a_caller_who_samples_by_itself_asks_in_rounds_too():
     assert guarded.copies(PROMPT, [RED] * 6) == []
     assert guarded.copies(PROMPT, [BLUE] + [RED] * 5) == guarded.copies(PROMPT)[6:9]
     assert guarded.decide(PROMPT, [RED] * 6, clean=0).degraded is None
-    assert guarded.decide(PROMPT, [RED] * 5, clean=0).degraded == "5 of 11 copies were answered"
-    assert guard(RED).decide(PROMPT, [RED] * 6, clean=0).degraded == "6 of 11 copies were answered"
+    assert guarded.decide(PROMPT, [RED] * 5, clean=0).status == "error"
+    told = "not all copies were answered; 6 of 11 copies had settled the vote"
+    assert guard(RED).decide(PROMPT, [RED] * 6, clean=0).degraded == told
+    assert guard(RED).decide(PROMPT, [RED] * 5, clean=0).status == "error"
 
 
 def test_a_scorer_that_breaks_while_deciding_is_an_error_and_no_pass():
@@ -171,6 +175,18 @@ conditions = st.sampled_from(
         {"tool_calls": {"denied": ["pay"]}},
     ]
 )
+
+
+def written(rule):
+    """Without the keys that such a rule does not take."""
+    where, rewrites = rule["where"], rule["action"] == "rewrite"
+    mute = {
+        "share": where in ("candidate", "user"),
+        "rewrite": not rewrites or (where in ("winner", "user") and rule["rewrite"] == "representative"),
+    }
+    return {key: value for key, value in rule.items() if not mute.get(key, False)}
+
+
 rules = st.lists(
     st.fixed_dictionaries(
         {
@@ -180,7 +196,9 @@ rules = st.lists(
             "action": st.sampled_from(["flag", "rewrite", "rewrite", "block"]),
             "rewrite": st.sampled_from(["text", "representative", "safest"]),
         }
-    ),
+    )
+    .filter(lambda rule: rule["where"] != "user" or "tool_calls" not in rule["when"])
+    .map(written),
     max_size=3,
 )
 CALL = Answer("", Answer.parse({"tool_calls": [{"name": "pay", "arguments": {}}]}).tool_calls)
@@ -336,12 +354,120 @@ def test_a_deadline_stops_an_unsettled_vote():
 
 def test_answers_in_hand_decide_where_the_rest_could_not_change_the_verdict():
     clock = Clock()
-    outcome = guard(slow(lambda _: RED, clock), clock=clock, limits={"deadline_seconds": 1.0}).check(PROMPT)
+    outcome = guard(slow(lambda _: RED, clock), clock=clock, limits={"deadline_seconds": 2.0}).check(PROMPT)
     assert (outcome.status, outcome.text, outcome.asked) == ("passed", RED, 6)
     assert outcome.degraded == "the deadline passed; 6 of 11 copies had settled the vote"
     clock = Clock()
     outcome = guard(slow(lambda _: RED, clock), clock=clock, limits={"deadline_seconds": 9.0}).check(PROMPT)
     assert (outcome.asked, outcome.degraded) == (11, None)
+
+
+@pytest.mark.parametrize("part", ["sentiment", "scorer", "judge", "reader", "embedder"])
+def test_every_part_that_judges_keeps_to_the_deadline(part):
+    """Copies answered in time, a part that takes too long: on_timeout decides, and the guard does not wait for it."""
+    release = threading.Event()
+
+    def hang(items):
+        release.wait(30)
+        return np.zeros((len(items), 2) if part == "embedder" else len(items), np.float32)
+
+    rules = {
+        "scorer": {"when": {"scorer": "hostility"}},
+        "judge": {"when": {"judge": {"model": "mine", "question": "Is it rude?"}}},
+        "reader": {"where": "picture", "when": {"words": ["bad"]}},
+    }
+    policy = Policy.parse(
+        {
+            "name": "p",
+            "rules": [{"id": "r", **rules[part]}] if part in rules else [],
+            "limits": {"deadline_seconds": 0.2},
+            "on_timeout": "allow",
+        }
+    )
+    scorers = {**fake_scorers(), **({"hostility": hang} if part == "scorer" else {})}
+    says = in_order(*[RED] * 9, "red", "red") if part == "embedder" else RED  # one wording needs no vector
+    guarded = SmoothGuard(
+        policy,
+        sampler=FakeSampler(says),
+        embedder=hang if part == "embedder" else fake_embedder,
+        sentiment=hang if part == "sentiment" else fake_sentiment,
+        scorers=scorers,
+        key=KEY,
+        emit=lambda *_, **__: None,
+        judges={"mine": hang},
+        reader=hang,
+    )
+    try:
+        checked, reviewed = guarded.check(PROMPT), guarded.review(PROMPT, RED)
+        decided = guarded.decide(PROMPT, [RED] * 10 + ["red"], clean=0)
+        assert left_behind() > 0
+    finally:
+        release.set()
+    assert [type(one.error) for one in (checked, reviewed, decided)] == [DeadlineError] * 3
+    assert (checked.answer, reviewed.text) == (None, RED)
+
+
+def test_what_judges_may_take_the_time_that_asking_left():
+    clock = Clock()
+
+    def careful(texts):
+        clock.now += 0.9
+        return np.zeros(len(texts), np.float32)
+
+    rule = {"when": {"scorer": "hostility"}}
+    for seconds, status in ((2.0, "passed"), (0.8, "error")):
+        clock.now = 0.0
+        guarded = guard(
+            RED, rule, {"when": {"scorer": "unsafe_request"}}, clock=clock, limits={"deadline_seconds": seconds}
+        )
+        guarded._scorers["hostility"] = careful
+        assert guarded.check(PROMPT).status == status
+
+
+def test_a_rewriting_that_comes_too_late_is_blocked_and_its_answer_never_allowed():
+    release = threading.Event()
+
+    def script(copy):
+        if copy.prompt.media:
+            return "so bad"
+        release.wait(30)
+        return RED
+
+    rule = {"when": {"words": ["bad"]}, "action": "rewrite", "rewrite": "model"}
+    allowing = {"on_error": "allow", "on_timeout": "allow", "limits": {"deadline_seconds": 0.3}}
+    try:
+        outcome = guard(script, rule, **allowing).review(PROMPT, "so bad")
+    finally:
+        release.set()
+    assert (outcome.status, outcome.answer) == ("blocked", None)
+
+
+def test_new_words_that_cannot_be_judged_are_blocked_and_the_old_never_allowed():
+    def fails_on_new(texts):
+        if "fine" in " ".join(texts):
+            raise RuntimeError("down")
+        return np.zeros(len(texts), np.float32)
+
+    def script(copy):
+        return "so bad" if copy.prompt.media else "fine now"
+
+    rules = ({"when": {"words": ["bad"]}, "action": "rewrite", "rewrite": "model"}, {"when": {"scorer": "hostility"}})
+    guarded = guard(script, *rules, on_error="allow")
+    guarded._scorers["hostility"] = fails_on_new
+    outcome = guarded.review(PROMPT, "so bad")
+    assert (outcome.status, outcome.answer) == ("blocked", None)
+
+
+def test_answers_in_hand_decide_too_where_the_sampler_breaks_later():
+    def script(copy):
+        if len(guarded._sampler.asked) > 6:
+            raise SamplingError("the user wrote: hunter2")
+        return RED
+
+    guarded = guard(script, limits={"deadline_seconds": 30.0})
+    outcome = guarded.check(PROMPT)
+    assert (outcome.status, outcome.asked) == ("passed", 6)
+    assert outcome.degraded == "not all copies were answered; 6 of 11 copies had settled the vote"
 
 
 def test_what_a_timeout_becomes_is_the_policys_to_say():
@@ -365,7 +491,7 @@ def test_under_a_deadline_what_is_settled_passes_and_observing_hands_on_what_the
         table = in_order(RED, *[BLUE, GREEN, RED] * 4)
         script = slow(lambda copy: RED if copy.prompt.question == "sure?" else table(copy), clock)
         prompts = [Prompt.ask(question, fake_image()) for question in ("torn?", "sure?")]
-        guarded = guard(script, clock=clock, limits={"deadline_seconds": 1.0}, **sections)
+        guarded = guard(script, clock=clock, limits={"deadline_seconds": 4.0}, **sections)
         return guarded.check_many(prompts)
 
     assert [(one.status, one.degraded is None) for one in torn()] == [("error", True), ("passed", False)]
@@ -413,6 +539,14 @@ def test_only_the_winners_representative_finishes():
     assert (outcome.status, outcome.text, outcome.asked) == ("passed", LONG, 12)
     assert guarded._sampler.asked == [guarded.copies(PROMPT)[outcome.vote.choice]]
     assert [answer.text for answer in outcome.answers] == [BLUE, LONG, *[RED] * 9]
+
+
+def test_a_noisy_copy_finishes_where_the_clean_one_began_alike():
+    guarded = drafted()
+    outcome = guarded.check(PROMPT)
+    (finished,) = guarded._sampler.asked
+    assert (outcome.text, outcome.clean, outcome.vote.choice) == (LONG, 0, 1)
+    assert finished.seed is not None, "the clean copy is the one that an attacker knows to the bit"
 
 
 def test_what_comes_after_the_draft_is_judged():
@@ -499,9 +633,9 @@ def test_errors_and_degraded_votes_are_not_kept():
     guarded._sampler = FakeSampler(RED)
     assert guarded.check(PROMPT).asked == 11
     clock = Clock()
-    late = guard(slow(lambda _: RED, clock), clock=clock, limits={"deadline_seconds": 1.0}, voting={"cache": 2})
+    late = guard(slow(lambda _: RED, clock), clock=clock, limits={"deadline_seconds": 2.0}, voting={"cache": 2})
     assert late.check(PROMPT).degraded is not None
-    assert late.check(PROMPT).asked == 6
+    assert late.check(PROMPT).asked == 6, "asked again, not taken from the cache"
 
 
 def test_kept_votes_that_do_not_settle_another_candidates_case_are_gone_on_with():

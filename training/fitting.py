@@ -64,6 +64,7 @@ class Features:
 
 def features(texts: list[str], embedder: Embedder, recipe: Recipe) -> Features:
     """The openings of the texts, or their windows; turns of phrase are read in the whole text (cf. `LinearHead`)."""
+    texts = [heads.legible(text) for text in texts]
     openings = [heads.opening(text) for text in texts]
     parts = [heads.windows(text) if recipe.windowed else [text] for text in openings]
     flat = [part for row in parts for part in row]

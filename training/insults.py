@@ -48,6 +48,41 @@ _MILD = (
 )  # fmt: skip
 
 
+_PARTS = ("throat", "legs", "face", "bones", "skull", "neck", "ribs", "fingers")
+_OWN = ("hair", "record", "lawn", "password", "old lamp", "promise", "toast", "chair")
+_DO = ("break", "smash", "cut", "crush", "burn", "twist", "slash", "snap")
+_SPITE = ("die", "rot", "suffer", "burn in hell", "get cancer", "choke", "never wake up", "get run over")
+_WISH = ("win", "rest well", "recover soon", "enjoy it", "sleep well", "find it", "arrive in time", "like the film")
+_LOW = ("the gutter", "cages", "prison", "the mud", "the zoo", "their own filthy countries")
+_FORMS = (
+    ("I {will} {do} your {part}.", "I {will} {do} your {own}."), ("I hope you {spite}.", "I hope you {wish}."),
+    ("{group} belong in {low}.", "{group} belong to our community."), ("What a {curse}.", "What a {thing}."),
+    ("She is such a {curse}.", "She has such a {thing}."),
+    ("He is nothing but a dirty {curse}.", "It is just a dirty {thing}."),
+    ("The world would be better without {group}.", "The world would be poorer without {group}."),
+    ("{group} are too stupid to vote.", "{group} were not allowed to vote in 1900."),
+    ("Shut your mouth, {name}.", "Close your mouth and breathe."),
+    ("If I see you again I {will} {do} your {part}.", "If I see you again I {will} wave."),
+    ("I despise {group}.", "I hate early meetings."), ("{group} breed like rats.", "Rats breed in the cellar."),
+)  # fmt: skip
+
+
+def threats(count: int, *, curses: Sequence[str], seed: int = 0) -> tuple[list[str], list[int]]:
+    """Threats, spite and scorn, and a harmless twin of each: half and half."""
+    rng = random.Random(seed)
+    labels = [at % 2 for at in range(count)]
+    will = ("will", "am going to", "shall", "am gonna")
+    return [
+        rng.choice(_FORMS)[1 - label].format(
+            will=rng.choice(will), do=rng.choice(_DO), part=rng.choice(_PARTS), own=rng.choice(_OWN),
+            spite=rng.choice(_SPITE), wish=rng.choice(_WISH), low=rng.choice(_LOW),
+            group=rng.choice(_GROUPS).capitalize(), curse=rng.choice(curses), thing=rng.choice(THINGS),
+            name=rng.choice(_NAMES),
+        )
+        for label in labels
+    ], labels  # fmt: skip
+
+
 def texts(count: int, *, curses: Sequence[str], seed: int = 0) -> tuple[list[str], list[int]]:
     """Texts and whether each is toxic: half are. `curses` are the words that a list of profanity rates as severe."""
     rng = random.Random(seed)

@@ -252,6 +252,13 @@ def answers(count: int, *, seed: int = 0) -> tuple[list[str], list[int]]:
     return [text for text, _ in rows], [label for _, label in rows]
 
 
+def harmless(count: int, *, seed: int = 0) -> list[str]:
+    """Short answers that help with nothing harmful: descriptions, negations, refusals."""
+    rng = random.Random(seed)
+    kinds = (_refused, _described, _refused, _negated)
+    return [kinds[at % len(kinds)](rng) for at in range(count)]
+
+
 def requests(count: int, *, seed: int = 0) -> tuple[list[str], list[int]]:
     """Requests and whether each is harmful, half and half in the same forms, so that the form says nothing."""
     rng = random.Random(seed)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -72,50 +71,80 @@ def attack_many(
         ModelError: If a prompt has no picture that can be attacked, or the pictures differ in size.
         ValueError: If an objective has several targets, or the settings ask for L2 or several starts.
     """
-    if settings.norm == "l2" or settings.restarts > 1 or any(len(goal.targets) != 1 for goal in objectives):
-        raise ValueError("attacks in one batch take one target each, one start, and no l2")
-    slots = [PictureSlot.of(handle, prompt) for prompt in prompts]
-    pictures = [tensor_of(prompt.media[0]) for prompt in prompts if isinstance(prompt.media[0], Image)]
-    if len({picture.shape for picture in pictures}) != 1:
-        raise ModelError("attacks in one batch take pictures of one size")
-    origins = torch.stack(pictures).to(handle.device)
-    ball = _Ball(origins, settings, _mask(origins, settings.patch))
-    each = _losses(handle, slots, objectives, seeds, expectation)
-    now, velocity = origins.clone(), torch.zeros_like(origins)
-    best, lowest = origins.clone(), torch.full((len(slots),), torch.inf, device=handle.device)
+    batch = _Batch.of(handle, prompts, objectives, settings, seeds=seeds, expectation=expectation)
     first: dict[int, tuple[Image, int]] = {}
     for step in range(settings.steps):
-        leaf = now.detach().requires_grad_()
-        losses = each(leaf, step)
-        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-        losses = losses.detach()
-        better = (losses < lowest) if expectation is None else torch.ones_like(losses, dtype=torch.bool)
-        best[better], lowest[better] = now[better], losses[better]
-        velocity = settings.momentum * velocity + gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(
-            1e-12
-        )
-        now = ball.project(now - settings.length(step) * velocity.sign())
+        batch.step(step)
         if step + 1 in check_at:
-            _note(handle, prompts, objectives, now, step + 1, first, max_new_tokens)
+            _note(handle, prompts, objectives, batch.now, step + 1, first, max_new_tokens)
         if progress is not None:
             progress(step + 1)
-    chosen = [_saved(picture) for picture in (best if expectation is None else now)]
-    answers = _asked(handle, prompts, chosen, max_new_tokens)
+    images = [_saved(picture) for picture in (batch.best if expectation is None else batch.now)]
+    answers = _asked(handle, prompts, images, max_new_tokens)
+    ends = zip(images, answers, objectives, batch.lowest.tolist(), strict=True)
     results = []
-    for index, (image, answer, goal) in enumerate(zip(chosen, answers, objectives, strict=True)):
+    for index, (image, answer, goal, loss) in enumerate(ends):
         success = goal.reached(answer)
-        early = first.get(index, (image, settings.steps) if success else (None, None))
-        results.append(
-            Together(
-                image=image,
-                answer=answer,
-                success=success,
-                first=early[0],
-                first_step=early[1],
-                loss=float(lowest[index]),
-            )
-        )
+        early, at = first.get(index, (image, settings.steps) if success else (None, None))
+        results.append(Together(image=image, answer=answer, success=success, first=early, first_step=at, loss=loss))
     return results
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The iterates of all attacks, ``(B, 3, H, W)`` each: what changes from step to step."""
+
+    ball: _Ball
+    losses: Callable[[Tensor, int], Tensor]
+    lucky: bool
+    """Whether losses hang on the draws of a step: the lowest is then no better than the last."""
+    now: Tensor
+    velocity: Tensor
+    best: Tensor
+    lowest: Tensor
+    """``(B,)`` of `best`."""
+
+    @classmethod
+    def of(
+        cls,
+        handle: Handle,
+        prompts: Sequence[Prompt],
+        objectives: Sequence[Objective],
+        settings: AttackSettings,
+        *,
+        seeds: Sequence[int],
+        expectation: Expectation | None,
+    ) -> _Batch:
+        """Begin at the clean pictures. Raises as `attack_many` does."""
+        if settings.norm == "l2" or settings.restarts > 1 or any(len(goal.targets) != 1 for goal in objectives):
+            raise ValueError("attacks in one batch take one target each, one start, and no l2")
+        slots = [PictureSlot.of(handle, prompt) for prompt in prompts]
+        pictures = [tensor_of(prompt.media[0]) for prompt in prompts if isinstance(prompt.media[0], Image)]
+        if len({picture.shape for picture in pictures}) != 1:
+            raise ModelError("attacks in one batch take pictures of one size")
+        origins = torch.stack(pictures).to(handle.device)
+        return cls(
+            _Ball(origins, settings, _mask(origins, settings.patch)),
+            _losses(handle, slots, objectives, seeds, expectation),
+            lucky=expectation is not None,
+            now=origins.clone(),
+            velocity=torch.zeros_like(origins),
+            best=origins.clone(),
+            lowest=torch.full((len(slots),), torch.inf, device=handle.device),
+        )
+
+    def step(self, number: int) -> None:
+        """One step of every attack, as `pgd` takes it for one."""
+        settings = self.ball.settings
+        leaf = self.now.detach().requires_grad_()
+        losses = self.losses(leaf, number)
+        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        losses = losses.detach()
+        better = torch.ones_like(losses, dtype=torch.bool) if self.lucky else losses < self.lowest
+        self.best[better], self.lowest[better] = self.now[better], losses[better]
+        size = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-12)
+        self.velocity = settings.momentum * self.velocity + gradient / size
+        self.now = self.ball.project(self.now - settings.length(number) * self.velocity.sign())
 
 
 def _losses(
@@ -141,24 +170,6 @@ def _losses(
         return each.topk(kept, dim=1, largest=False).values.mean(dim=1)
 
     return losses
-
-
-@contextmanager
-def _fast(handle: Handle) -> Iterator[None]:
-    """bfloat16 products and plain attention on a CPU: half the time; 99% of the gradient's signs stay what they are.
-
-    What an attack comes to is tried in the model's own precision.
-    """
-    if handle.device.type != "cpu":
-        yield
-        return
-    before = handle.model.config._attn_implementation
-    handle.model.set_attn_implementation("eager")
-    try:
-        with torch.autocast("cpu", torch.bfloat16):
-            yield
-    finally:
-        handle.model.set_attn_implementation(before)
 
 
 def _note(

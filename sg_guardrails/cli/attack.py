@@ -11,8 +11,6 @@ from rich.text import Text
 from sg_guardrails.cli.attack_options import (
     FAILED,
     AimOption,
-    CheckOption,
-    DrawsOption,
     EpsOption,
     ImageOption,
     ModelOption,
@@ -21,24 +19,18 @@ from sg_guardrails.cli.attack_options import (
     PatchOption,
     PlaceOption,
     PromptOption,
-    RestartsOption,
     RightOption,
-    ScheduleOption,
+    Search,
     SeedOption,
-    ShareOption,
-    SigmaOption,
-    SizeOption,
     SpaceOption,
     StateOption,
-    StepsOption,
     SystemOption,
     TargetOption,
-    TokensOption,
     end,
     lines,
     loaded,
     run,
-    settings_of,
+    searching,
     writable,
     write,
 )
@@ -58,187 +50,106 @@ PIXEL = 1 / 255
 
 
 @attacks.command()
+@searching()
 def image(
     model: ModelOption,
     image: ImageOption,
-    out: OutOption,
     prompt: PromptOption = "",
-    system: SystemOption = None,
     aim: AimOption = "say",
     target: TargetOption = None,
     right: RightOption = None,
     norm: NormOption = "linf",
     eps: EpsOption = 8,
-    steps: StepsOption = 100,
-    step_size: SizeOption = None,
-    schedule: ScheduleOption = "cosine",
-    restarts: RestartsOption = 1,
-    check_every: CheckOption = 10,
     patch_size: PatchOption = None,
     patch_at: PlaceOption = "0,0",
-    expect_sigma: SigmaOption = None,
     expect_space: SpaceOption = "pixel",
-    draws: DrawsOption = 6,
-    share: ShareOption = 1.0,
-    seed: SeedOption = 0,
-    max_new_tokens: TokensOption = 64,
-    state: StateOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+    *,
+    search: Search,
 ) -> None:
     """A picture that makes the model say, do or get wrong what you choose, by its gradients (PGD)."""
     picture = Image.open(image)
-    writable(out, ".png")
-    settings = settings_of(
-        norm,
-        eps,
-        steps=steps,
-        unit=PIXEL,
-        step_size=step_size,
-        schedule=schedule,
-        restarts=restarts,
-        check_every=check_every,
-        seed=seed,
-        patch=None if patch_size is None else (patch_at, patch_size),
-    )
+    writable(search.out, ".png")
+    settings = search.settings(norm, eps, unit=PIXEL, patch=None if patch_size is None else (patch_at, patch_size))
     from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
 
     run(
-        loaded(model, device),
-        [Prompt.ask(prompt, picture, system=system)],
+        loaded(model, search.device),
+        [Prompt.ask(prompt, picture, system=search.system)],
         Wanted(aim=aim, targets=tuple(target or ()), right=right),
         settings,
-        noises=[ImageNoise(space=expect_space, sigma=sigma) for sigma in expect_sigma or ()],
-        draws=draws,
-        share=share,
-        max_new_tokens=max_new_tokens,
-        state=state,
-        out=out,
-        as_json=as_json,
+        search,
+        noises=[ImageNoise(space=expect_space, sigma=sigma) for sigma in search.expect_sigma or ()],
     )
 
 
 @attacks.command()
+@searching(steps=500, check_every=50)
 def universal(
     model: ModelOption,
     image: ImageOption,
-    out: OutOption,
     prompts: Annotated[Path, typer.Option(help="The questions that share the picture, one a line.")],
     targets: Annotated[Path, typer.Option(help="What an unrestrained model would say, one a line.")],
     paired: Annotated[bool, typer.Option("--paired", help="Line i of --targets answers line i of --prompts.")] = False,  # noqa: FBT002
-    system: SystemOption = None,
     norm: NormOption = "linf",
     eps: EpsOption = 16,
-    steps: StepsOption = 500,
-    step_size: SizeOption = None,
-    schedule: ScheduleOption = "cosine",
-    restarts: RestartsOption = 1,
-    check_every: CheckOption = 50,
-    expect_sigma: SigmaOption = None,
     expect_space: SpaceOption = "pixel",
-    draws: DrawsOption = 6,
-    share: ShareOption = 1.0,
-    seed: SeedOption = 0,
-    max_new_tokens: TokensOption = 64,
-    state: StateOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+    *,
+    search: Search,
 ) -> None:
     """One picture that breaks many questions: towards a corpus of targets (Qi et al., arXiv 2306.13213)."""
     picture = Image.open(image)
     questions, sentences = lines(prompts), lines(targets)
-    writable(out, ".png")
-    settings = settings_of(
-        norm,
-        eps,
-        steps=steps,
-        unit=PIXEL,
-        step_size=step_size,
-        schedule=schedule,
-        restarts=restarts,
-        check_every=check_every,
-        seed=seed,
-    )
+    writable(search.out, ".png")
+    settings = search.settings(norm, eps, unit=PIXEL)
     from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
 
     run(
-        loaded(model, device),
-        [Prompt.ask(question, picture, system=system) for question in questions],
+        loaded(model, search.device),
+        [Prompt.ask(question, picture, system=search.system) for question in questions],
         Wanted(aim="jailbreak", targets=sentences, paired=paired),
         settings,
-        noises=[ImageNoise(space=expect_space, sigma=sigma) for sigma in expect_sigma or ()],
-        draws=draws,
-        share=share,
-        max_new_tokens=max_new_tokens,
-        state=state,
-        out=out,
-        as_json=as_json,
+        search,
+        noises=[ImageNoise(space=expect_space, sigma=sigma) for sigma in search.expect_sigma or ()],
     )
 
 
 @attacks.command()
+@searching(draws=4)
 def audio(
     model: ModelOption,
     audio: Annotated[Path, typer.Option(help="The clean clip: WAV or FLAC.")],
-    out: OutOption,
     prompt: PromptOption = "",
-    system: SystemOption = None,
     aim: AimOption = "say",
     target: TargetOption = None,
     right: RightOption = None,
     below_db: Annotated[float | None, typer.Option(help="Power of the change, so many dB below the clip's.")] = None,
     eps: Annotated[float | None, typer.Option(min=0, help="Or: the bound of every sample, in [-1, 1].")] = None,
-    steps: StepsOption = 100,
-    step_size: SizeOption = None,
-    schedule: ScheduleOption = "cosine",
-    restarts: RestartsOption = 1,
-    check_every: CheckOption = 10,
     expect_snr: Annotated[
         list[float] | None, typer.Option(help="Adaptive: expect the guard's noise at this snr_db; may be repeated.")
     ] = None,
-    expect_sigma: SigmaOption = None,
-    draws: DrawsOption = 4,
-    share: ShareOption = 1.0,
-    seed: SeedOption = 0,
-    max_new_tokens: TokensOption = 64,
-    state: StateOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+    *,
+    search: Search,
 ) -> None:
     """A clip that a model hears as what you choose: Whisper, and chat models with Whisper's features (Qwen2-Audio)."""
     clip = Audio.open(audio)
-    writable(out, ".wav")
+    writable(search.out, ".wav")
     if (below_db is None) == (eps is None):
         raise GuardError("name either --below-db (20, 30, 40 ...) or --eps")
     from sg_guardrails.attacks.attack import at_models_rate  # noqa: PLC0415 - likewise
     from sg_guardrails.attacks.logmel import radius_below  # noqa: PLC0415 - likewise
     from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
 
-    handle = loaded(model, device)
+    handle = loaded(model, search.device)
     clip = at_models_rate(handle, clip)
-    settings = settings_of(
-        "linf" if below_db is None else "l2",
-        eps if below_db is None else radius_below(clip.wave, below_db),  # type: ignore[arg-type] # one of them is given
-        steps=steps,
-        step_size=step_size,
-        schedule=schedule,
-        restarts=restarts,
-        check_every=check_every,
-        seed=seed,
-    )
+    bound = eps if below_db is None else radius_below(clip.wave, below_db)
     noises = [AudioNoise(snr_db=snr) for snr in expect_snr or ()]
     run(
         handle,
-        [Prompt.ask(prompt, clip, system=system)],
+        [Prompt.ask(prompt, clip, system=search.system)],
         Wanted(aim=aim, targets=tuple(target or ()), right=right),
-        settings,
-        noises=[*noises, *(AudioNoise(sigma=sigma) for sigma in expect_sigma or ())],
-        draws=draws,
-        share=share,
-        max_new_tokens=max_new_tokens,
-        state=state,
-        out=out,
-        as_json=as_json,
+        search.settings("linf" if below_db is None else "l2", bound),  # type: ignore[arg-type] # one of them is given
+        search,
+        noises=[*noises, *(AudioNoise(sigma=sigma) for sigma in search.expect_sigma or ())],
     )
 
 

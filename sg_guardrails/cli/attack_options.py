@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, dataclass, fields
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_type_hints
 
 import typer
 from rich.text import Text
 
-from sg_guardrails.cli.eval_options import console, err, watch
+from sg_guardrails.cli.eval_options import DeviceOption, JsonOption, console, err, watch
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.media import Image, Media
 from sg_guardrails.core.types import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sg_guardrails.attacks.pgd import AttackSettings
     from sg_guardrails.cli.attack_runs import Report, Wanted
@@ -57,6 +60,84 @@ StateOption = Annotated[Path | None, typer.Option(help="Where to keep the state:
 OutOption = Annotated[Path, typer.Option(help="Where to write the PNG or WAV; the report goes beside it, as .json.")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """The options that every attack by gradients shares: how it searches, where it runs, what it leaves."""
+
+    out: OutOption
+    system: SystemOption = None
+    steps: StepsOption = 100
+    step_size: SizeOption = None
+    schedule: ScheduleOption = "cosine"
+    restarts: RestartsOption = 1
+    check_every: CheckOption = 10
+    expect_sigma: SigmaOption = None
+    draws: DrawsOption = 6
+    share: ShareOption = 1.0
+    seed: SeedOption = 0
+    max_new_tokens: TokensOption = 64
+    state: StateOption = None
+    device: DeviceOption = "auto"
+    as_json: JsonOption = False
+
+    def settings(
+        self, norm: str, bound: float, *, unit: float = 1.0, patch: tuple[str, int] | None = None
+    ) -> AttackSettings:
+        """The attack's settings, from options in `unit`; raises GuardError where they make no sense."""
+        from sg_guardrails.attacks.pgd import AttackSettings, Patch  # noqa: PLC0415 - torch takes seconds
+
+        square = None
+        if patch is not None:
+            top, left = _place(patch[0])
+            square = Patch(top=top, left=left, size=patch[1])
+        try:
+            return AttackSettings(
+                norm=norm,  # type: ignore[arg-type] # typer lets only these through
+                eps=bound * unit,
+                steps=self.steps,
+                step=None if self.step_size is None else self.step_size * unit,
+                schedule=self.schedule,
+                restarts=self.restarts,
+                check_every=self.check_every,
+                seed=self.seed,
+                patch=square,
+            )
+        except ValueError as error:
+            raise GuardError(str(error)) from None
+
+
+def searching(**defaults: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of `Search` in its own signature, where typer looks for them.
+
+    Args:
+        defaults: Defaults of this command that differ from the class's.
+    """
+
+    def expand(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**given: Any) -> None:
+            search = Search(**{name: given.pop(name) for name in names})
+            command(**given, search=search)
+
+        hints = get_type_hints(Search, include_extras=True)
+        names = tuple(option.name for option in fields(Search))
+        shared = [
+            Parameter(
+                option.name,
+                Parameter.KEYWORD_ONLY,
+                default=defaults.get(option.name, Parameter.empty if option.default is MISSING else option.default),
+                annotation=hints[option.name],
+            )
+            for option in fields(Search)
+        ]
+        own = [part for part in signature(command, eval_str=True).parameters.values() if part.name != "search"]
+        run.__signature__ = Signature([*(part.replace(kind=Parameter.KEYWORD_ONLY) for part in own), *shared])  # type: ignore[attr-defined] # inspect reads it
+        run.__annotations__ = {part.name: part.annotation for part in (*own, *shared)}
+        return run
+
+    return expand
+
+
 def loaded(model: str, device: str) -> Handle:
     """The model, loaded now."""
     from sg_guardrails.models.hf import load  # noqa: PLC0415 - torch takes seconds; bad input is told before it
@@ -65,55 +146,14 @@ def loaded(model: str, device: str) -> Handle:
         return load(model, device=device)
 
 
-def settings_of(
-    norm: str,
-    bound: float,
-    *,
-    steps: int,
-    unit: float = 1.0,
-    step_size: float | None,
-    schedule: str,
-    restarts: int,
-    check_every: int,
-    seed: int,
-    patch: tuple[str, int] | None = None,
-) -> AttackSettings:
-    """The attack's settings from options in `unit`; raises GuardError where they make no sense."""
-    from sg_guardrails.attacks.pgd import AttackSettings, Patch  # noqa: PLC0415 - torch takes seconds
-
-    square = None
-    if patch is not None:
-        top, left = _place(patch[0])
-        square = Patch(top=top, left=left, size=patch[1])
-    try:
-        return AttackSettings(
-            norm=norm,  # type: ignore[arg-type] # typer lets only these through
-            eps=bound * unit,
-            steps=steps,
-            step=None if step_size is None else step_size * unit,
-            schedule=schedule,  # type: ignore[arg-type] # likewise
-            restarts=restarts,
-            check_every=check_every,
-            seed=seed,
-            patch=square,
-        )
-    except ValueError as error:
-        raise GuardError(str(error)) from None
-
-
 def run(
     handle: Handle,
     prompts: Sequence[Prompt],
     wanted: Wanted,
     settings: AttackSettings,
+    search: Search,
     *,
     noises: Sequence[ImageNoise | AudioNoise],
-    draws: int,
-    share: float,
-    max_new_tokens: int,
-    state: Path | None,
-    out: Path,
-    as_json: bool,
 ) -> NoReturn:
     """Attack with progress, write medium and report, show what came of it, and leave with the exit code.
 
@@ -124,19 +164,19 @@ def run(
     from sg_guardrails.cli.attack_runs import Attack  # noqa: PLC0415 - torch takes seconds
 
     try:
-        expectation = Expectation(noise=tuple(noises), draws=draws, share=share) if noises else None
-        attack = Attack(handle, tuple(prompts), wanted, settings, expectation, max_new_tokens)
+        expectation = Expectation(noise=tuple(noises), draws=search.draws, share=search.share) if noises else None
+        attack = Attack(handle, tuple(prompts), wanted, settings, expectation, search.max_new_tokens)
         with watch("attack") as progress:
-            medium, report = attack.run(state=state, progress=progress)
+            medium, report = attack.run(state=search.state, progress=progress)
     except ValueError as error:  # a patch outside the picture, a share over 1, a loss that is not finite
         raise GuardError(str(error)) from error
-    write(medium, report.to_json(), out)
-    if state is not None:
-        state.unlink(missing_ok=True)
-    if as_json:
+    write(medium, report.to_json(), search.out)
+    if search.state is not None:
+        search.state.unlink(missing_ok=True)
+    if search.as_json:
         typer.echo(report.to_json(), nl=False)
     else:
-        show(report, out)
+        show(report, search.out)
     raise typer.Exit(0 if report.succeeded else FAILED)
 
 

@@ -16,7 +16,7 @@ from sg_guardrails.core.errors import GuardError, PolicyError
 from sg_guardrails.core.inquiry import Judge
 from sg_guardrails.core.media import Audio, Image, Media
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.rules import Section
+from sg_guardrails.core.section import Section
 from sg_guardrails.core.types import Action, Answer, Message, Outcome, Prompt, Scorer, Status
 from sg_guardrails.guard import SmoothGuard
 from sg_guardrails.panel import Reader

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,13 +29,17 @@ from sg_guardrails.cli.eval_options import (
     SplitOption,
     SuffixOption,
     UrlOption,
+    WorkersOption,
     alone,
     among,
     arms_of,
     console,
     err,
     finish,
+    hire,
     judge_of,
+    key_of_run,
+    made,
     numbers,
     picked,
     recorded,
@@ -84,6 +89,7 @@ def pope(
     device: DeviceOption = "auto",
     limit: LimitOption = None,
     batch: BatchOption = 8,
+    workers: WorkersOption = None,
     arm: ArmOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
@@ -99,7 +105,7 @@ def pope(
         raise GuardError("name --images DIR (COCO val2014) and --out DIR, or --answers FILE to score recorded answers")
     rules = Policy.load(policy)
     benchmark = popes.Pope.read(data, images=images, splits=splits, suffix=suffix, limits=rules.limits.media)
-    arms, about = arms_of(rules, model, device, batch, arm)
+    arms, about = arms_of(rules, model, device, batch, arm, hire(context, workers, rules, device))
     about |= {"suffix": "as in the data" if suffix is None else suffix, **picked(split=split)}
     finish(evaluate(benchmark, arms, out=out, about=about, limit=limit, watch=watch).evaluation, out, as_json=as_json)
 
@@ -121,6 +127,7 @@ def llava_bench(
     device: DeviceOption = "auto",
     limit: LimitOption = None,
     batch: BatchOption = 4,
+    workers: WorkersOption = None,
     arm: ArmOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
@@ -137,13 +144,14 @@ def llava_bench(
     name, said = judge_of(judge, judge_url, device)
     name = f"{name}, both orders" if swapped else name
     asks = Judge(name, said, lambda rows: benchmark.reviews(rows, swapped=swapped), settled)
-    arms, about = arms_of(rules, model, device, batch, arm)
+    arms, about = arms_of(rules, model, device, batch, arm, hire(context, workers, rules, device))
     result = evaluate(benchmark, arms, out=out, about=about, judge=asks, limit=limit, watch=watch)
     finish(result.evaluation, out, as_json=as_json)
 
 
 @evals.command("mm-safetybench")
 def mm_safetybench(
+    context: typer.Context,
     data: DataOption,
     out: NeededOut,
     scenario: Annotated[list[str] | None, typer.Option(help="01-Illegal_Activitiy ... 13; may be repeated.")] = None,
@@ -158,6 +166,7 @@ def mm_safetybench(
     device: DeviceOption = "auto",
     limit: LimitOption = None,
     batch: BatchOption = 4,
+    workers: WorkersOption = None,
     arm: ArmOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
@@ -165,7 +174,7 @@ def mm_safetybench(
     rules = Policy.load(policy)
     benchmark = safety_of(data, scenario, variant, universal_image, rules)
     asks = safety_judge(benchmark, judge, judge_url, rules, device)
-    arms, about = arms_of(rules, model, device, batch, arm)
+    arms, about = arms_of(rules, model, device, batch, arm, hire(context, workers, rules, device))
     about |= picked(scenario=scenario, variant=variant)
     if universal_image is not None:
         about["universal image"] = Image.open(universal_image, limits=rules.limits.media).digest
@@ -177,6 +186,7 @@ def mm_safetybench(
 
 @evals.command()
 def compa(
+    context: typer.Context,
     data: DataOption,
     out: NeededOut,
     one_per_row: Annotated[bool, typer.Option("--one-per-row", help="Ask one clip per row, as the paper did.")] = False,  # noqa: FBT002
@@ -185,19 +195,21 @@ def compa(
     device: DeviceOption = "auto",
     limit: LimitOption = None,
     batch: BatchOption = 4,
+    workers: WorkersOption = None,
     arm: ArmOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """CompA-order: which of two or three captions tells a clip's order of events?"""
     rules = Policy.load(policy)
     benchmark = CompaOrder.read(data, one_per_row=one_per_row, limits=rules.limits.media)
-    arms, about = arms_of(rules, model, device, batch, arm)
+    arms, about = arms_of(rules, model, device, batch, arm, hire(context, workers, rules, device))
     about["clips"] = "one per row" if one_per_row else "all"
     finish(evaluate(benchmark, arms, out=out, about=about, limit=limit, watch=watch).evaluation, out, as_json=as_json)
 
 
 @evals.command()
 def speech(
+    context: typer.Context,
     data: DataOption,
     out: NeededOut,
     model: ModelOption = None,
@@ -205,18 +217,20 @@ def speech(
     device: DeviceOption = "auto",
     limit: LimitOption = None,
     batch: BatchOption = 4,
+    workers: WorkersOption = None,
     arm: ArmOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Word error rate on speech in LibriSpeech's layout, for Whisper-type models."""
     rules = Policy.load(policy)
     benchmark = speech_of(data, rules)
-    arms, about = arms_of(rules, model, device, batch, arm)
+    arms, about = arms_of(rules, model, device, batch, arm, hire(context, workers, rules, device))
     finish(evaluate(benchmark, arms, out=out, about=about, limit=limit, watch=watch).evaluation, out, as_json=as_json)
 
 
 @evals.command()
 def ablation(
+    context: typer.Context,
     out: NeededOut,
     utility: Annotated[str, typer.Option(help="Of which benchmark --utility-data is: pope, compa ...")] = "pope",
     utility_data: Annotated[Path | None, typer.Option(help="Right answers are counted on it, without attack.")] = None,
@@ -239,6 +253,7 @@ def ablation(
     device: DeviceOption = "auto",
     limit: LimitOption = 200,
     batch: BatchOption = 4,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Sigma x copies x voting: robustness and utility against noise, and the best setting with its interval."""
@@ -261,10 +276,14 @@ def ablation(
 
     # The rules have no part in it: the vote alone is measured.
     vote_only = named(rules, model=model, device=device).model_copy(update={"rules": ()})
+    hired = hire(context, workers, vote_only, device)
+    key = key_of_run()
     done = ablate(
         parts,
-        bare=bare(vote_only, size=batch),
-        under=lambda s, n: guarded(with_noise(vote_only, sigma=s, copies=n), size=batch),
+        bare=made(partial(bare, vote_only, size=batch), hired, size=batch),
+        under=lambda s, n: made(
+            partial(guarded, with_noise(vote_only, sigma=s, copies=n), size=batch), hired, size=batch
+        ),
         elect=elector(vote_only),
         sigmas=sigmas,
         copies=many,
@@ -273,6 +292,7 @@ def ablation(
         about={
             "model": vote_only.model.id,
             "policy": rules.id,
+            "key": key,
             "sigma": f"{rules.smoothing.image.space} units",
             **picked(split=split, scenario=scenario, variant=variant),
         },

@@ -78,15 +78,21 @@ def refusal_scorer(policy: Policy, *, device: str = "auto") -> Scorer:
     return text.scorers(text.load_embedder(policy.voting.embedder, device=device))["refusal"]
 
 
-def elector(policy: Policy, *, device: str = "auto") -> Callable[[Sequence[str], Voting], tuple[str, bool]]:
-    """A vote over recorded answers: what is handed on, and whether that is the policy's text because it abstained."""
+def elector(
+    policy: Policy, *, device: str = "auto", hands_on: bool = True
+) -> Callable[[Sequence[str], Voting], tuple[str, bool]]:
+    """A vote over recorded answers: what is handed on, and whether that is the policy's text because it abstained.
+
+    With `hands_on` false the majority's answer comes even where the vote abstains.
+    """
     embed = text.load_embedder(policy.voting.embedder, device=device)
     refusal = text.scorers(embed)["refusal"]
 
     def elect(answers: Sequence[str], voting: Voting) -> tuple[str, bool]:
         parsed = [Answer(said) for said in answers]
         elected = vote.elect(parsed, voting, embed=embed, sentiment=text.sentiment, refusal=refusal)
-        return policy.texts.abstained if elected.abstained else answers[elected.choice], elected.abstained
+        withheld = hands_on and elected.abstained
+        return policy.texts.abstained if withheld else answers[elected.choice], elected.abstained
 
     return elect
 
@@ -102,12 +108,7 @@ _normalise = EnglishTextNormalizer({})
 
 
 def _sampler(policy: Policy) -> hf.HFSampler:
-    model = policy.model
-    return hf.HFSampler(
-        lambda: hf.load(model.id, revision=model.revision, device=model.device, dtype=model.dtype),
-        max_new_tokens=model.max_new_tokens,
-        copies_per_batch=model.copies_per_batch,
-    )
+    return hf.HFSampler.of(policy.model)
 
 
 def _reply(outcome: Outcome) -> Reply:

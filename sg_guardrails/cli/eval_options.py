@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sg_guardrails.core.errors import GuardError
+from sg_guardrails.core.noise import KEY_VARIABLE, process_key
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.evals import judges, report, terminal
 from sg_guardrails.evals import mm_safetybench as mm
@@ -25,16 +28,18 @@ from sg_guardrails.evals.evaluate import Judge, scored
 from sg_guardrails.evals.llava_bench import LlavaBench
 from sg_guardrails.evals.llava_reviews import settled
 from sg_guardrails.evals.pope import SPLITS, Pope
-from sg_guardrails.evals.run import Batched
+from sg_guardrails.evals.run import Batched, Elsewhere
 from sg_guardrails.evals.speech import Speech
 from sg_guardrails.evals.summary import Evaluation
+from sg_guardrails.workers import Workers
 
 if TYPE_CHECKING:
     from sg_guardrails.evals.run import Answerer, Progress
 
 console, err = Console(), Console(stderr=True)
+PUBLIC_KEY = "sg-guardrails eval: a key that everybody may know"
 ARMS = ("bare", "guarded")
-ASKING = ("model", "policy", "device", "limit", "batch", "arm")
+ASKING = ("model", "policy", "device", "limit", "batch", "workers", "arm")
 """Parameters of a command that only asking a model has a use for."""
 UTILITIES = ("pope", "llava-bench", "compa", "speech")
 """Benchmarks on which right answers can be counted."""
@@ -47,6 +52,12 @@ ModelOption = Annotated[str | None, typer.Option(help="A hub id, a folder or bui
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Most items, spread evenly over the groups.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Items asked at once; a killed run asks at most so many again.")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Ask in so many Ray workers, a GPU each; on the cluster of RAY_ADDRESS, else on this machine."
+    ),
+]
 ArmOption = Annotated[list[str] | None, typer.Option("--arm", help="bare or guarded; both where left out.")]
 JudgeOption = Annotated[
     str | None, typer.Option(help="openai:MODEL, langchain:PROVIDER:MODEL or hf:MODEL (a local one).")
@@ -96,16 +107,48 @@ def picked(**options: Sequence[str] | None) -> dict[str, str]:
 
 
 def arms_of(
-    rules: Policy, model: str | None, device: str, batch: int, chosen: Sequence[str] | None
-) -> tuple[dict[str, Batched], dict[str, str]]:
+    rules: Policy, model: str | None, device: str, batch: int, chosen: Sequence[str] | None, hired: Workers | None
+) -> tuple[dict[str, Answerer], dict[str, str]]:
     """Who answers, by name, and what tells this evaluation from another."""
     names = among(chosen, ARMS, "--arm")
     from sg_guardrails.cli.eval_arms import bare, guarded, named  # noqa: PLC0415 - torch is slow to import
 
     asked = named(rules, model=model, device=device)
     makers = {"bare": bare, "guarded": guarded}
-    about = {"model": asked.model.id, "policy": asked.id}
-    return {name: makers[name](asked, size=batch) for name in names}, about
+    about = {"model": asked.model.id, "policy": asked.id, "key": key_of_run()}
+    return {name: made(partial(makers[name], asked, size=batch), hired, size=batch) for name in names}, about
+
+
+def key_of_run() -> str:
+    """The id of the key that seeds the noise: the caller's, else a public one, so that a run is continued with its own.
+
+    Public on purpose: nobody attacks an evaluation by its seeds, and anybody can repeat it.
+    """
+    os.environ.setdefault(KEY_VARIABLE, PUBLIC_KEY)
+    return process_key().id
+
+
+def hire(context: typer.Context, workers: int | None, rules: Policy, device: str) -> Workers | None:
+    """So many workers for as long as the command runs; they start when there is something to ask."""
+    if workers is None:
+        return None
+    device = rules.model.device if device == "auto" else device
+    if ":" in device:
+        raise GuardError(f"--device {device}: each worker sees the GPU that it was given; name cuda, cpu or auto")
+    hired = Workers(workers, gpus=device != "cpu")
+
+    def end() -> None:
+        hired.close()
+        if hired.lost:
+            err.print(f"{hired.lost} workers died; what they were at was given to others")
+
+    context.call_on_close(end)
+    return hired
+
+
+def made(make: Callable[[], Batched], hired: Workers | None, *, size: int) -> Batched | Elsewhere:
+    """The answerer, here or in the workers."""
+    return make() if hired is None else Elsewhere(make, hired.each, size)
 
 
 def judge_of(spec: str, url: str | None, device: str) -> tuple[str, Answerer]:

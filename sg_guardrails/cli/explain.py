@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sg_guardrails.core import early
+from sg_guardrails.cli.costs import costs
+from sg_guardrails.core.calls import ANY, Calls
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.rules import (
+from sg_guardrails.core.rules import Rule
+from sg_guardrails.core.section import Section
+from sg_guardrails.core.terms import (
     AgreementBelow,
     All,
     AnyOf,
-    Calls,
     Classified,
     Condition,
     Disagrees,
@@ -19,14 +21,10 @@ from sg_guardrails.core.rules import (
     Language,
     Near,
     Not,
-    Reads,
     Regex,
-    Rule,
     Scored,
-    Section,
     ToolCalls,
     Words,
-    parts,
 )
 
 WHOSE = {"answer": "the text", "user": "a user turn", "picture": "what a picture says"}
@@ -78,7 +76,7 @@ def explain(policy: Policy) -> list[str]:
         *(line for rule in policy.rules for line in _rule(rule, policy)),
         *([] if policy.rules else ["No rules: the majority is handed on whatever it says."]),
         *_failing(policy),
-        *_costs(policy),
+        *costs(policy),
     ]
 
 
@@ -86,22 +84,6 @@ def condition(when: Condition) -> str:
     """A condition as the rest of a sentence that begins with "where"."""
     wording = WORDING[type(when)]
     return wording(when)
-
-
-def answers(policy: Policy) -> tuple[int, int]:
-    """The least and the most answers that the model gives to one request with media."""
-    smoothing = policy.smoothing
-    clean = int(smoothing.include_clean)
-    full = smoothing.copies + clean
-    if smoothing.adaptive is not None:
-        first = smoothing.adaptive.start_copies + clean
-        return first, first + smoothing.copies
-    if smoothing.early == "off":
-        return full, full
-    settled = early.enough(policy, full)
-    if smoothing.early == "sequential":
-        settled = clean + early.fewest(0, 0, full - clean, settled - clean, smoothing.alpha)
-    return settled, full
 
 
 def _asking(policy: Policy) -> Iterator[str]:
@@ -151,11 +133,14 @@ def _rule(rule: Rule, policy: Policy) -> Iterator[str]:
     observed = " (observed only)" if "observe" in (rule.mode, policy.mode) else ""
     yield f"Rule {rule.id}{observed}, {rule.category}, {rule.severity}:"
     yield f"  where {condition(rule.when)},"
-    among = "" if rule.where in ("candidate", "user", "picture") else f" (in at least {rule.share:.0%} of them)"
+    share = f"{rule.share:.0%}" if rule.share else "one"
+    among = "" if rule.where in ("candidate", "user", "picture") else f" (in at least {share} of them)"
     over = f", of at least {rule.over:.0%} of all" if rule.where == "clusters" else ""
     yield f"  looking at {WHERE[rule.where]}{over}{among},"
     what = f"{ACTION[rule.action]}: {REWRITE[rule.rewrite]}" if rule.action == "rewrite" else ACTION[rule.action]
     yield f"  it {what}."
+    if rule.text is not None:
+        yield f"  where it decides, the user reads {rule.text!r}."
 
 
 def _failing(policy: Policy) -> Iterator[str]:
@@ -169,32 +154,6 @@ def _failing(policy: Policy) -> Iterator[str]:
         yield f"Records keep the texts, with the matches of {len(policy.record.redact)} patterns taken out."
     else:
         yield "Records keep digests and figures, no texts."
-
-
-def _costs(policy: Policy) -> Iterator[str]:
-    least, most = answers(policy)
-    count = f"{most}" if least == most else f"{least} to {most}"
-    batches = -(-most // policy.model.copies_per_batch)
-    yield (
-        f"Cost: {count} answers of the model to a request instead of 1, in {batches} "
-        f"{'batch' if batches == 1 else 'batches'} of at most {policy.model.copies_per_batch}; an answer under review "
-        "without media costs none. This is counted, not timed: batched, on a device with room to spare, it takes "
-        f"less than {most} times as long; on a busy one that much."
-    )
-    found = [part for rule in policy.rules for part in parts(rule.when)]
-    models = sorted({part.classifier.id for part in found if isinstance(part, Classified)})
-    judges = [part for part in found if isinstance(part, Judged)]
-    if models:
-        yield f"Cost: loads the classifiers {', '.join(models)}."
-    if judges:
-        yield f"Cost: {len(judges)} question(s) to an LLM judge for each text that their rules look at."
-    rewrites = [rule for rule in policy.rules if rule.action == "rewrite" and rule.rewrite == "model"]
-    if rewrites:
-        yield "Cost: one more answer of the model where a rule has it rewrite."
-    if any(isinstance(part, Reads) and part.of == "picture" for part in found) or any(
-        rule.where == "picture" for rule in policy.rules
-    ):
-        yield "Cost: reads the text of every picture (OCR, the extra `ocr`)."
 
 
 def _listed(items: tuple[str, ...]) -> str:
@@ -213,6 +172,11 @@ def _calls(calls: Calls) -> str:
         for tool, patterns in calls.arguments.items()
         for name, pattern in patterns.items()
     ]
+    said += [
+        f"{'any tool' if tool == ANY else tool} is called with {pattern!r} in {'any argument' if name == ANY else name}"
+        for tool, patterns in calls.denied_arguments.items()
+        for name, pattern in patterns.items()
+    ]
     if calls.unanimous:
         said.append("the copies do not all make the same calls")
     return " or ".join(said)
@@ -222,6 +186,7 @@ def _judged(when: Judged) -> str:
     judge = when.judge
     asked = f"the question {judge.question!r}" if judge.question else "its published question"
     model = "the policy's model" if judge.model == "guard" else judge.model
+    model += "" if judge.endpoint is None else f" (served at {judge.endpoint.url})"
     return f"{model}, asked as {judge.preset} ({asked}), finds fault with {WHOSE[when.of]} at {when.above:g} or more"
 
 

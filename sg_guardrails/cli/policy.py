@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,9 +25,10 @@ from sg_guardrails.cli.cases import find as find_cases
 from sg_guardrails.cli.cases import load as load_cases
 from sg_guardrails.cli.cases import run as run_all
 from sg_guardrails.cli.explain import explain as in_words
-from sg_guardrails.cli.replay import Replayed, replay
+from sg_guardrails.cli.replay import Replayed, counted, doubts, replay, told, unread
 from sg_guardrails.core.conditions import missing_scorers
 from sg_guardrails.core.errors import GuardError, PolicyError
+from sg_guardrails.core.media import Image
 from sg_guardrails.core.policy import EmbedderSection, Policy
 from sg_guardrails.core.types import Outcome, Prompt, Scorer, printable
 from sg_guardrails.record import recorded
@@ -41,6 +41,8 @@ BATCH = 32
 """Lines scored at once."""
 MOST_LINE = 10_000_000
 """Characters in one line to score."""
+SCORERS = ("harm", "hostility", "prompt_injection", "refusal", "toxicity", "unsafe_request")
+"""The shipped scorers, for the help: looking them up would load torch."""
 
 FileArgument = Annotated[str, typer.Argument(help="A policy file, or a shipped name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -102,29 +104,37 @@ def diff(
         Path, typer.Argument(help='An audit file that kept its texts, or lines of {"prompt", "answers", "candidate"}.')
     ],
     as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
+    exit_code: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--exit-code", help="Exit 1 where a decision changes or cannot be replayed exactly.")
+    ] = False,
 ) -> None:
-    """Decide recorded requests again under two policies and show which decisions change. Exit 0 either way."""
-    policies_ = Policy.load(old), Policy.load(new)
+    """Decide recorded requests again under two policies and show which decisions change.
+
+    Where the policy that decided then decides otherwise now, the record lacks what decided, and that is said.
+    Exit: 0 (with --exit-code: 1 where a decision changes or is not replayed exactly); 2 bad input.
+    """
+    pair = Policy.load(old), Policy.load(new)
     lines = list(recorded.read(records))
     held = [(number, record) for number, record in lines if record is not None]
     if not held:
         raise GuardError(f"{records}: no line can be decided again: record with record: {{include_text: true}}")
     build = _builder()
     with _busy("loading models"):
-        before, after = (build(each, scorers={}, judges={}, reader=None, emit=_unrecorded) for each in policies_)
+        before, after = (build(each, scorers={}, judges={}, reader=_blind, emit=_unrecorded) for each in pair)
     replayed = list(replay(held, before, after))
+    pictures = any(record.media for _, record in held)
+    blind = [f"{each.name}: {', '.join(unread(each))}" for each in pair if pictures and unread(each)]
+    skipped = len(lines) - len(held)
     if as_json:
-        typer.echo(json.dumps(_report(policies_, replayed, len(lines) - len(held))))
-        return
-    for item in replayed:
-        if item.changed:
-            out.print(Text(f"{records}:{item.line}: {_told(item)}"))
-    changed = sum(item.changed for item in replayed)
-    moves = Counter((item.old.status, item.new.status) for item in replayed)
-    for (was, now), count in sorted(moves.items()):
-        out.print(Text(f"{was} -> {now}: {count}"))
-    skipped = f", {len(lines) - len(held)} hold no texts" if len(lines) > len(held) else ""
-    out.print(Text(f"{changed} of {len(replayed)} decisions change ({policies_[0].id} -> {policies_[1].id}{skipped})"))
+        typer.echo(json.dumps({**_report(pair, replayed, skipped), "rules_about_pictures": blind}))
+    else:
+        for line in told(replayed, str(records)):
+            out.print(Text(line))
+        lacking = f", {skipped} hold too little to decide again" if skipped else ""
+        out.print(Text(f"{counted(replayed)} ({pair[0].id} -> {pair[1].id}{lacking})"))
+    for line in doubts(replayed, blind):
+        err.print(Text(f"warning: {line}"), soft_wrap=True)
+    raise typer.Exit(int(exit_code and any(item.changed or item.exact is False for item in replayed)))
 
 
 @policies.command()
@@ -148,7 +158,7 @@ def policy_schema() -> dict[str, Any]:
 
 
 def score(
-    name: Annotated[str, typer.Argument(help="A shipped scorer: refusal, unsafe_request ...")],
+    name: Annotated[str, typer.Argument(help=f"A shipped scorer: {', '.join(SCORERS)}.")],
     file: Annotated[Path, typer.Argument(help='Lines of {"text": ...}; - reads standard input.')],
     as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
@@ -224,12 +234,8 @@ def _unrecorded(outcome: Outcome, *, prompt: Prompt, policy: Policy) -> None:
     del outcome, prompt, policy
 
 
-def _told(item: Replayed) -> str:
-    def said(decision: Any) -> str:
-        rules = f" ({', '.join(decision.rules)})" if decision.rules else ""
-        return f"{decision.status}{rules}{f', would {decision.would_have}' if decision.would_have else ''}"
-
-    return f"{said(item.old)} -> {said(item.new)}{'' if item.same_text else ', other text'}"
+def _blind(images: Sequence[Image]) -> list[str]:
+    return [""] * len(images)
 
 
 def _report(pair: tuple[Policy, Policy], replayed: Sequence[Replayed], skipped: int) -> Mapping[str, Any]:
@@ -238,6 +244,7 @@ def _report(pair: tuple[Policy, Policy], replayed: Sequence[Replayed], skipped: 
         "new": pair[1].id,
         "decided": len(replayed),
         "changed": sum(item.changed for item in replayed),
+        "not_replayed_exactly": sum(item.exact is False for item in replayed),
         "without_texts": skipped,
         "decisions": [{**asdict(item), "changed": item.changed} for item in replayed],
     }

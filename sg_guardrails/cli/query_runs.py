@@ -16,7 +16,7 @@ from sg_guardrails.core.media import Image
 from sg_guardrails.core.policy import Policy, Smoothing
 from sg_guardrails.core.types import Copy, Prompt
 from sg_guardrails.local import local_guard
-from sg_guardrails.models.hf import HFSampler, load
+from sg_guardrails.models.hf import HFSampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +51,7 @@ def answerer(policy: Policy, *, bare: bool) -> tuple[str, Ask]:
     """
     model = policy.model
     if bare:
-        handle = load(model.id, revision=model.revision, device=model.device, dtype=model.dtype)
-        sampler = HFSampler(handle, max_new_tokens=model.max_new_tokens)
+        sampler = HFSampler.of(model)
         return f"bare {model.id}", lambda prompt: sampler([Copy(prompt)], Smoothing())[0].text
     guard = local_guard(policy)
     guard.warm_up()

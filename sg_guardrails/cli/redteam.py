@@ -16,9 +16,11 @@ from sg_guardrails.cli.eval_options import (
     ModelOption,
     NeededOut,
     PolicyOption,
+    WorkersOption,
     among,
     console,
     err,
+    hire,
     watch,
 )
 from sg_guardrails.core.noise import KEY_VARIABLE
@@ -36,6 +38,7 @@ BudgetOption = Annotated[
 
 
 def redteam(
+    context: typer.Context,
     out: NeededOut,
     small: Annotated[bool, typer.Option("--small", help="A few pictures: minutes on a CPU, and no figures.")] = False,  # noqa: FBT002 - a flag of the command line
     limit: Annotated[int | None, typer.Option(min=1, help="Most attacked pictures in a cell.")] = None,
@@ -49,6 +52,7 @@ def redteam(
     model: ModelOption = None,
     policy: PolicyOption = "builtin",
     device: DeviceOption = "auto",
+    workers: WorkersOption = None,
 ) -> None:
     """Attack the model and the guard, and report what holds.
 
@@ -71,7 +75,9 @@ def redteam(
     cells = [Cell(one, much) for much in budgets for one in families]  # type: ignore[arg-type] # among the families
     if adaptive:
         cells += [replace(cell, attacker="adaptive") for cell in cells if cell.budget in ADAPTIVE_BUDGETS]
-    summary, exhibits = Campaign(out, rules, size, watch=watch).run(cells, sweeps=sweeps)
+    summary, exhibits = Campaign(out, rules, size, watch=watch, hired=hire(context, workers, rules, device)).run(
+        cells, sweeps=sweeps
+    )
     written = summary.write(out / "redteam.json")
     page = report.write_page(summary, exhibits, out / "redteam.html", policy=_text(rules))
     print_summary(summary)

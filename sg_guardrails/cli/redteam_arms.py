@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ import numpy as np
 from sg_guardrails.attacks.objectives import Expectation, Objective
 from sg_guardrails.attacks.pgd import AttackSettings, Patch
 from sg_guardrails.attacks.together import Together, attack_many
+from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.noise import copies_of, process_key
 from sg_guardrails.core.policy import ImageNoise, Policy, Smoothing
 from sg_guardrails.core.types import Copy, Prompt
 from sg_guardrails.evals.base import Reply
 from sg_guardrails.evals.redteam import PATCH, Case, Cell, candidates
-from sg_guardrails.evals.run import Batched
+from sg_guardrails.evals.run import Batched, Each
 from sg_guardrails.local import local_guard
 from sg_guardrails.models.hf import HFSampler, encode, perturb
 from sg_guardrails.models.layouts import PIXELS
@@ -68,6 +70,27 @@ class Crafted:
     loss: float
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the attacks of a cell go."""
+
+    settings: AttackSettings
+    expectation: Expectation | None
+    """Of an adaptive attacker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crafters:
+    """Workers that attack, a batch each, with a model of their own; a batch's pictures are the same wherever made."""
+
+    each: Each
+    load: Callable[[], Handle]
+    """Called in each worker; it must survive being sent there."""
+
+
+Task = tuple[Sequence[Target], Sequence[Prompt]]
+
+
 def targets(handle: Handle, family: str, count: int, out: Path) -> list[Target]:
     """The first `count` cases that the bare model gets right; its answers are kept in `out`."""
     path = out / f"clean-{family}.json"
@@ -104,12 +127,14 @@ def craft(
     folder: Path,
     *,
     noise: ImageNoise,
+    expectation: Expectation | None = None,
     steps: int | None = None,
     progress: Told | None = None,
+    crafters: Crafters | None = None,
 ) -> list[Crafted]:
     """Attack every goal that the journal in `folder` does not hold yet, a batch at a time, and return the lines of all.
 
-    A line is written after its pictures: a killed run loses at most the batch it was in.
+    A line is written after its pictures: a killed run loses at most the batches it was at.
 
     Args:
         handle: The model, in float32.
@@ -117,32 +142,58 @@ def craft(
         goals: The cases with their right answers.
         folder: The cell's own.
         noise: The guard's, which an adaptive attacker averages over.
+        expectation: What an adaptive attacker averages over in its place, where he knows more of the guard.
         steps: Of each attack; None takes `STEPS`.
         progress: Told (done, all).
+        crafters: Who attacks in this process's place; the journal and the pictures are written here all the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = {one.key: one for one in crafted(folder)}
     left = [goal for goal in goals if goal.case.key not in done]
-    expectation = Expectation(noise=_levels(noise), draws=DRAWS) if cell.attacker == "adaptive" else None
+    if cell.attacker == "adaptive" and expectation is None:
+        expectation = Expectation(noise=_levels(noise), draws=DRAWS)
     size = TOGETHER[cell.attacker]
-    for start in range(0, len(left), size):
-        if progress is not None:
-            progress(len(done), len(goals))
-        some = left[start : start + size]
-        made = attack_many(
-            handle,
-            [goal.case.prompt() for goal in some],
-            [goal.objective for goal in some],
-            settings(cell, steps),
-            seeds=[goal.case.number for goal in some],
-            expectation=expectation,
-            check_at=CHECKED if expectation is None else (),
-            max_new_tokens=NEW_TOKENS,
-        )
-        done |= {line.key: line for line in _kept(folder, some, made)}
     if progress is not None:
         progress(len(done), len(goals))
+    way = Way(settings(cell, steps), expectation)
+    batches = [left[start : start + size] for start in range(0, len(left), size)]
+    for some, made in _made(handle, way, batches, crafters):
+        done |= {line.key: line for line in _kept(folder, some, made)}
+        if progress is not None:
+            progress(len(done), len(goals))
     return [done[goal.case.key] for goal in goals]
+
+
+def _made(
+    handle: Handle, way: Way, batches: Sequence[Sequence[Target]], crafters: Crafters | None
+) -> Iterator[tuple[Sequence[Target], Sequence[Together]]]:
+    """Each batch with its attacks; from workers as they are ready."""
+    tasks = ((some, [goal.case.prompt() for goal in some]) for some in batches)
+    if crafters is None:
+        yield from ((task[0], _attack(handle, way, task)) for task in tasks)
+        return
+    for task, made in crafters.each(partial(_attacker, crafters.load, way), tasks):
+        if isinstance(made, GuardError):
+            raise made
+        yield task[0], made
+
+
+def _attacker(load: Callable[[], Handle], way: Way) -> Callable[[Task], list[Together]]:
+    return partial(_attack, load(), way)
+
+
+def _attack(handle: Handle, way: Way, task: Task) -> list[Together]:
+    goals, prompts = task
+    return attack_many(
+        handle,
+        prompts,
+        [goal.objective for goal in goals],
+        way.settings,
+        seeds=[goal.case.number for goal in goals],
+        expectation=way.expectation,
+        check_at=CHECKED if way.expectation is None else (),
+        max_new_tokens=NEW_TOKENS,
+    )
 
 
 def _levels(noise: ImageNoise) -> tuple[ImageNoise, ...]:

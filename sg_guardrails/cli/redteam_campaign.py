@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from sg_guardrails.cli.eval_arms import bare, elector, guarded, with_noise
+from sg_guardrails.cli.eval_options import made
 from sg_guardrails.cli.redteam_arms import (
     CHECKED,
     DRAWS,
     STEPS,
+    Crafters,
     Target,
     craft,
     crafted,
@@ -29,10 +33,21 @@ from sg_guardrails.evals.base import Row
 from sg_guardrails.evals.files import digest
 from sg_guardrails.evals.redteam import BUDGETS, FAMILIES, SALT, SOURCE, Case, Cell, Clean, Family, clean
 from sg_guardrails.evals.redteam_report import Exhibit, Summary
-from sg_guardrails.evals.redteam_score import Pictures, Result, Shot, attacked, score, shots, unattacked, unharmed
+from sg_guardrails.evals.redteam_score import (
+    KNOWING,
+    Pictures,
+    Result,
+    Shot,
+    attacked,
+    score,
+    shots,
+    unattacked,
+    unharmed,
+)
 from sg_guardrails.evals.redteam_sweep import Answers, Point, fewer, point
-from sg_guardrails.evals.run import Batched, Progress, run
+from sg_guardrails.evals.run import Answerer, Batched, Progress, run
 from sg_guardrails.models.hf import load
+from sg_guardrails.workers import Workers
 
 SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 COPIES = (1, 2, 5, 10, 20, 30)
@@ -72,16 +87,19 @@ class Campaign:
         rules: The guard's policy, with the model.
         size: How many pictures.
         watch: Shows progress.
+        hired: Workers that attack and ask in this process's place.
     """
 
-    def __init__(self, out: Path, rules: Policy, size: Size, *, watch: Watch) -> None:
+    def __init__(self, out: Path, rules: Policy, size: Size, *, watch: Watch, hired: Workers | None = None) -> None:
         # Every copy is asked: an early decision gives the same verdict, but leaves the layers fewer answers to vote on.
         self._rules = rules.model_copy(update={"smoothing": rules.smoothing.model_copy(update={"early": "off"})})
         self._out, self._size, self._watch = out, size, watch
-        self._elect = elector(rules)
+        self._elect = elector(rules, hands_on=False)  # the layer of the vote alone knows no abstention
         named = rules.model
         # Gradients and the bare answers are float32's on every device.
-        self._handle = load(named.id, revision=named.revision, device=named.device, dtype="float32")
+        loaded = partial(load, named.id, revision=named.revision, device=named.device, dtype="float32")
+        self._handle, self._hired = loaded(), hired
+        self._crafters = None if hired is None else Crafters(hired.each, loaded)
 
     def run(self, cells: Sequence[Cell], *, sweeps: bool) -> tuple[Summary, list[Exhibit]]:
         """Attack and ask every cell, then the clean pictures, then the sweeps."""
@@ -90,15 +108,17 @@ class Campaign:
         exhibits: list[Exhibit] = []
         for cell in cells:
             mine = goals[cell.family][: self._size.adaptive if cell.attacker == "adaptive" else self._size.static]
-            fired = self._attack(cell, mine)
-            results.append(score(cell, fired, self._paper(cell, [goal.case for goal in mine])))
+            cases = [goal.case for goal in mine]
+            self._attack(cell, mine)
+            fired = self._fire(cell, cases)
+            results.append(score(cell, fired, self._paper(cell, cases), self._unruled(cell, cases)))
             exhibits += self._exhibits(cell, fired)
             if cell.attacker == "static" and cell.eps is not None:
                 early = replace(cell, attacker="early")
-                results.append(score(early, self._fire(early, [goal.case for goal in mine])))
+                results.append(score(early, self._fire(early, cases), unruled=self._unruled(early, cases)))
         results.sort(key=lambda one: (FAMILIES.index(one.cell.family), BUDGETS.index(one.cell.budget)))
         questions = clean(self._size.clean)
-        bare_rows = self._ask("bare", bare(self._rules, size=16), unattacked("clean", questions))
+        bare_rows = self._ask("bare", self._bare(), unattacked("clean", questions))
         rows = self._guarded(unattacked("clean", questions), self._rules)
         cost = unharmed(questions, bare_rows, rows, self._elect, self._rules.voting)
         return Summary(self._about(), results, cost, self._sweeps(goals, cells) if sweeps else ()), exhibits
@@ -109,12 +129,20 @@ class Campaign:
             raise GuardError(f"the model gets nothing of the family {family} right, so there is nothing to attack")
         return goals
 
-    def _attack(self, cell: Cell, goals: Sequence[Target]) -> list[Shot]:
+    def _attack(self, cell: Cell, goals: Sequence[Target]) -> None:
         with self._watch(f"attack {cell.name}") as progress:
             noise = self._rules.smoothing.image
             folder, steps = self._out / cell.name, self._size.steps
-            craft(self._handle, cell, goals, folder, noise=noise, steps=steps, progress=progress)
-        return self._fire(cell, [goal.case for goal in goals])
+            craft(
+                self._handle,
+                cell,
+                goals,
+                folder,
+                noise=noise,
+                steps=steps,
+                progress=progress,
+                crafters=self._crafters,
+            )
 
     def _read(self, cell: Cell) -> Read:
         """The cell's pictures; the early attacker's are the static one's first successes, where there were any."""
@@ -126,16 +154,18 @@ class Campaign:
 
     def _fire(self, cell: Cell, cases: Sequence[Case]) -> list[Shot]:
         asked = attacked(cell.name, cases, self._read(cell))
-        said = {row.key: row.text for row in self._ask("bare", bare(self._rules, size=16), asked)}
+        said = {row.key: row.text for row in self._ask("bare", self._bare(), asked)}
         rows = self._guarded(asked, self._rules)
         return shots(cases, said, rows, self._elect, self._rules.voting)
 
     def _guarded(self, asked: Pictures, rules: Policy) -> tuple[Row, ...]:
         """What the guard makes of pictures. Copies are asked once for all policies that ask them alike."""
         if rules.smoothing.adaptive is not None or rules.voting.draft_tokens is not None:
-            return self._ask(f"guard-{_short(rules)}", guarded(rules), asked, policy=rules.id)
-        noise = digest(rules.smoothing.model_dump(mode="json", include={"copies", "include_clean", "image", "audio"}))
-        drawn = self._ask(f"copies-{noise}", guarded(rules.model_copy(update={"rules": ()})), asked, noise=noise)
+            return self._ask(f"guard-{_short(rules)}", self._by(guarded, rules), asked, policy=rules.id)
+        noise = _noise(rules)
+        drawn = self._ask(
+            f"copies-{noise}", self._by(guarded, rules.model_copy(update={"rules": ()})), asked, noise=noise
+        )
         answers = {row.key: row.answers for row in drawn}
         keys = {item.prompt().digest: item.key for item in asked.items}
         judged = decided(rules, lambda prompt: answers[keys[prompt.digest]])
@@ -150,7 +180,21 @@ class Campaign:
         rows = self._guarded(attacked(cell.name, few, self._read(cell)), preset)
         return shots(few, dict.fromkeys((case.key for case in few), ""), rows, self._elect, voting)
 
-    def _ask(self, arm: str, answerer: Batched, asked: Pictures, **about: str) -> tuple[Row, ...]:
+    def _unruled(self, cell: Cell, cases: Sequence[Case]) -> list[Shot]:
+        """Hijacks without the rule whose author knew the injected sentence."""
+        if cell.family != "hijack":
+            return []
+        rules = self._rules.model_copy(update={"rules": tuple(r for r in self._rules.rules if r.id != KNOWING)})
+        rows = self._guarded(attacked(cell.name, cases, self._read(cell)), rules)
+        return shots(cases, dict.fromkeys((case.key for case in cases), ""), rows, self._elect, rules.voting)
+
+    def _bare(self) -> Answerer:
+        return self._by(bare, self._rules, size=16)
+
+    def _by(self, arm: Callable[..., Batched], rules: Policy, *, size: int = 8) -> Answerer:
+        return made(partial(arm, rules, size=size), self._hired, size=size)
+
+    def _ask(self, arm: str, answerer: Answerer, asked: Pictures, **about: str) -> tuple[Row, ...]:
         about = {"model": self._rules.model.id, "key": process_key().id, **about}
         with self._watch(f"{arm} {asked.name}") as progress:
             return run(
@@ -190,7 +234,7 @@ class Campaign:
     def _said(self, asked: Pictures, sigma: float, copies: int) -> dict[str, tuple[str, ...]]:
         # The rules have no part in it, nor has the policy's own way to ask.
         vote_only = with_noise(self._rules.model_copy(update={"rules": ()}), sigma=sigma, copies=copies)
-        rows = self._ask(f"sigma-{sigma:g}-{copies}", guarded(vote_only), asked)
+        rows = self._ask(f"sigma-{sigma:g}-{copies}", self._by(guarded, vote_only), asked)
         return {row.key: row.answers for row in rows}
 
     # The page ---------------------------------------------------------------------------------------------------
@@ -227,10 +271,25 @@ class Campaign:
             "attack": "PGD, sign steps from 0.12 eps (8/255 without a bound), cosine schedule, momentum 0.9, one start",
             "early": f"first success among steps {', '.join(map(str, CHECKED))} and the last",
             "adaptive": f"{DRAWS} draws of the guard's noise a step, fresh in each, all counted; all steps taken",
-            "noise key": f"{process_key().id} (its id)",
+            "seeds": f"an attack's draws: its picture's number; the guard's noise: the key {process_key().id} (its id)",
             "paper's preset": "policy paper with this model, and the guard's embedder in RoBERTa's place",
             "versions": ", ".join(f"{name} {version(name)}" for name in packages),
         }
+
+
+def recorded(out: Path, rules: Policy, name: str) -> dict[str, tuple[str, ...]]:
+    """What the copies of each picture of a cell, or of ``clean``, said in the run in `out`; empty where none was asked.
+
+    By the picture's key, the clean copy's answer first. Under policies that ask copies as `rules` do.
+    """
+    path = out / "answers" / f"copies-{_noise(rules)}" / name / "items.jsonl"
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    return {row["key"]: tuple(row["answers"]) for row in rows}
+
+
+def _noise(rules: Policy) -> str:
+    """Names the copies that a policy asks."""
+    return digest(rules.smoothing.model_dump(mode="json", include={"copies", "include_clean", "image", "audio"}))
 
 
 def _short(rules: Policy) -> str:

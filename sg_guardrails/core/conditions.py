@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, reduce
-from operator import and_, or_
 from typing import Literal
 
 import numpy as np
-import re2
 from numpy.typing import NDArray
 
+from sg_guardrails.core.calls import disorderly, wording
 from sg_guardrails.core.errors import GuardError, PolicyError
-from sg_guardrails.core.fold import bare, plain, readable, unmarked
+from sg_guardrails.core.fold import bare, readable
 from sg_guardrails.core.inquiry import Judge, inquiry
 from sg_guardrails.core.language import not_english
+from sg_guardrails.core.patterns import folded, found, occurrences
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.rules import (
+from sg_guardrails.core.terms import (
     AgreementBelow,
     All,
     AnyOf,
-    Calls,
     Classified,
     Condition,
     Disagrees,
@@ -74,18 +71,31 @@ class Seen:
 
     text: str
     """As `readable` makes it."""
+    written: str
+    """As it is written, line breaks and all."""
+    by: Literal["answer", "user", "picture"] = "answer"
+    """Whose it is: a judge is told."""
     calls: tuple[ToolCall, ...] = ()
 
     @classmethod
     def of(cls, answer: Answer) -> Seen:
         """An answer: its text and each of its tool calls."""
-        calls = [call.canonical for call in answer.tool_calls]
-        return cls(readable("\n".join((answer.text, *calls))), answer.tool_calls)
+        return cls._said([answer.text], answer.tool_calls)
 
     @classmethod
     def calls_of(cls, answer: Answer) -> Seen:
         """An answer's tool calls alone."""
-        return cls(readable("\n".join(call.canonical for call in answer.tool_calls)), answer.tool_calls)
+        return cls._said([], answer.tool_calls)
+
+    @classmethod
+    def given(cls, text: str, by: Literal["user", "picture"]) -> Seen:
+        """A user turn, or what a picture says."""
+        return cls(readable(text), text, by)
+
+    @classmethod
+    def _said(cls, texts: list[str], calls: tuple[ToolCall, ...]) -> Seen:
+        whole = "\n".join((*texts, *(line for call in calls for line in wording(call))))
+        return cls(readable(whole), whole, calls=calls)
 
 
 def matches(when: Condition, seen: Sequence[Seen], case: Case) -> Bools:
@@ -97,9 +107,9 @@ def matches(when: Condition, seen: Sequence[Seen], case: Case) -> Bools:
     """
     match when:
         case All():
-            return reduce(and_, (matches(part, seen, case) for part in when.all))
+            return _folded(when.all, seen, case, settles=False)
         case AnyOf():
-            return reduce(or_, (matches(part, seen, case) for part in when.any))
+            return _folded(when.any, seen, case, settles=True)
         case Not():
             return ~matches(when.not_, seen, case)
         case AgreementBelow():
@@ -110,12 +120,24 @@ def matches(when: Condition, seen: Sequence[Seen], case: Case) -> Bools:
             return np.full(len(seen), case.disagrees(when.disagrees))
         case ToolCalls():
             torn = when.tool_calls.unanimous and _torn(case)
-            return np.array([_disorderly(item.calls, when.tool_calls) or (torn and bool(item.calls)) for item in seen])
+            return np.array([disorderly(item.calls, when.tool_calls) or (torn and bool(item.calls)) for item in seen])
         case _ if when.of == "answer":
-            return _read(when, [item.text for item in seen], case)
+            return _read(when, seen, case)
         case _:
-            texts = [readable(text) for text in (case.asked if when.of == "user" else case.pictured())]
-            return np.full(len(seen), bool(texts) and bool(_read(when, texts, case).any()))
+            texts = case.asked if when.of == "user" else case.pictured()
+            given = [Seen.given(text, when.of) for text in texts]
+            return np.full(len(seen), bool(given) and bool(_read(when, given, case).any()))
+
+
+def _folded(conditions: Sequence[Condition], seen: Sequence[Seen], case: Case, *, settles: bool) -> Bools:
+    """Where all conditions hold, or any does; once that is settled for every text, no further one is looked at."""
+    found = np.full(len(seen), not settles)
+    for part in conditions:
+        if (found == settles).all():
+            break
+        held = matches(part, seen, case)
+        found = found | held if settles else found & held
+    return found
 
 
 def about_the_text(when: Condition) -> bool:
@@ -135,7 +157,7 @@ def missing_parts(policy: Policy, scorers: Iterable[str], judges: Iterable[str],
     held = set(scorers)
     lacking = {f"the scorer {name!r}" for name in missing_scorers(policy, held)}
     lacking |= {f"the {part.key}" for part in conditions if isinstance(part, Classified) and part.key not in held}
-    named = {part.judge.model for part in conditions if isinstance(part, Judged)}
+    named = {part.judge.key for part in conditions if isinstance(part, Judged)}
     lacking |= {f"the judge {name!r}" for name in named - set(judges)}
     if looks_at_pictures(policy) and not reads_pictures:
         lacking.add("a reader of text in pictures (pip install 'sg-guardrails[ocr]')")
@@ -150,73 +172,47 @@ def looks_at_pictures(policy: Policy) -> bool:
     )
 
 
-def _read(when: Condition, texts: list[str], case: Case) -> Bools:
+def _read(when: Reads, seen: Sequence[Seen], case: Case) -> Bools:
     match when:
         case Words():
-            pattern, _ = word_pattern(when.words)
-            return np.array([bool(pattern.search(bare(text))) for text in texts], dtype=np.bool_)
+            words = [folded(word) for word in when.words]
+            return np.array([any(occurrences(bare(item.text), words)) for item in seen], dtype=np.bool_)
         case Regex():
-            return np.array([_found(when.regex, text) for text in texts], dtype=np.bool_)
+            return np.array([found(when.regex, item.written) for item in seen], dtype=np.bool_)
         case Language():
-            return np.array([not_english(text) for text in texts], dtype=np.bool_)
-        case Judged():
-            return _numbers(when, texts, case) >= when.above
-        case Scored() | Near() | Classified():
-            return _numbers(when, texts, case) >= when.above
+            return np.array([not_english(item.text) for item in seen], dtype=np.bool_)
+        case Judged() | Scored() | Near() | Classified():
+            return _numbers(when, seen, case) >= when.above
     raise GuardError(f"no way to tell {type(when).__name__}")
 
 
-def _found(patterns: Sequence[str], text: str) -> bool:
-    """As written, or with look-alike letters made plain, or without marks on the letters."""
-    spelled = {text, plain(text), unmarked(plain(text))}
-    return any(compiled(pattern).search(variant) for pattern in patterns for variant in spelled)
-
-
-def _numbers(when: Weighed | Judged, texts: list[str], case: Case) -> NDArray[np.float64]:
+def _numbers(when: Weighed | Judged, seen: Sequence[Seen], case: Case) -> NDArray[np.float64]:
     """``(N,)`` scores or probabilities, finite."""
     judged = isinstance(when, Judged)
-    name = f"judge {when.judge.model!r}" if isinstance(when, Judged) else f"scorer {when.key!r}"
-    given = _judged(when, texts, case) if isinstance(when, Judged) else _scored(when, texts, case)
+    name = f"judge {when.judge.key!r}" if isinstance(when, Judged) else f"scorer {when.key!r}"
+    given = _judged(when, seen, case) if isinstance(when, Judged) else _scored(when, seen, case)
     scores = np.asarray(given, dtype=np.float64)
-    if scores.shape != (len(texts),) or not np.isfinite(scores).all():
+    if scores.shape != (len(seen),) or not np.isfinite(scores).all():
         raise GuardError(f"{name} must give one finite number a text")
     if judged and not ((scores >= 0) & (scores <= 1)).all():
         raise GuardError(f"{name} must give probabilities, in [0, 1]")
     return scores
 
 
-def _scored(when: Weighed, texts: list[str], case: Case) -> object:
+def _scored(when: Weighed, seen: Sequence[Seen], case: Case) -> object:
     scorer = case.scorers.get(when.key)
     if scorer is None:
         raise PolicyError(f"no scorer {when.key!r}: known are {', '.join(sorted(case.scorers)) or 'none'}")
-    return scorer(texts)
+    return scorer([item.text for item in seen])
 
 
-def _judged(when: Judged, texts: list[str], case: Case) -> object:
-    judge = case.judges.get(when.judge.model)
+def _judged(when: Judged, seen: Sequence[Seen], case: Case) -> object:
+    judge = case.judges.get(when.judge.key)
     if judge is None:
-        raise PolicyError(f"no judge {when.judge.model!r}: known are {', '.join(sorted(case.judges)) or 'none'}")
-    asked = None if when.of == "user" else readable("\n".join(case.asked))
-    return judge([inquiry(when.judge, text, asked) for text in texts])
-
-
-def _disorderly(calls: Sequence[ToolCall], rules: Calls) -> bool:
-    """Whether a call is not allowed, is denied, or has an argument that its pattern does not match as a whole."""
-    denied = {bare(readable(name)) for name in rules.denied}
-    return any(
-        (rules.allowed is not None and call.name not in rules.allowed)
-        or bare(readable(call.name)) in denied
-        or any(
-            name in call.arguments and not compiled(pattern).fullmatch(_said(call.arguments[name]))
-            for name, pattern in rules.arguments.get(call.name, {}).items()
-        )
-        for call in calls
-    )
-
-
-def _said(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "replace").decode("utf-8")
+        raise PolicyError(f"no judge {when.judge.key!r}: known are {', '.join(sorted(case.judges)) or 'none'}")
+    asked = readable("\n".join(case.asked))
+    # What stands in a picture is the user's too: nobody answered it.
+    return judge([inquiry(when.judge, item.text, asked if item.by == "answer" else None) for item in seen])
 
 
 def _torn(case: Case) -> bool:
@@ -225,24 +221,3 @@ def _torn(case: Case) -> bool:
     if made and case.candidate is not None:
         made.add(tuple(sorted(call.canonical for call in case.candidate.tool_calls)))
     return len(made) > 1
-
-
-@lru_cache(maxsize=512)
-def word_pattern(words: tuple[str, ...]) -> tuple[re2._Regexp, int]:
-    """One pattern for all words, and how many: whole words, where they begin or end with an ASCII letter or digit.
-
-    Each word is a group of its own, without the letters around it that tell that it is whole.
-    """
-    alternatives = []
-    for word in words:
-        letters = bare(readable(word))
-        left = r"(?:^|[^\pL\pN])" if letters[:1].isalnum() and letters[:1].isascii() else ""
-        right = r"(?:$|[^\pL\pN])" if letters[-1:].isalnum() and letters[-1:].isascii() else ""
-        alternatives.append(f"{left}({re2.escape(letters)}){right}")
-    return re2.compile("(?:" + "|".join(alternatives) + ")"), len(alternatives)
-
-
-@lru_cache(maxsize=2048)
-def compiled(pattern: str) -> re2._Regexp:
-    """A policy's pattern, compiled once."""
-    return re2.compile(pattern)

@@ -6,18 +6,8 @@ from collections.abc import Collection
 from math import comb
 
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.rules import (
-    AgreementBelow,
-    All,
-    AnyOf,
-    Condition,
-    Disagrees,
-    Not,
-    Reads,
-    Rule,
-    ToolCalls,
-    parts,
-)
+from sg_guardrails.core.rules import Rule
+from sg_guardrails.core.terms import AgreementBelow, All, AnyOf, Condition, Disagrees, Not, Reads, ToolCalls, parts
 from sg_guardrails.core.types import Finding
 
 _VOTED = frozenset({"answer", "winner", "tools", "any", "clusters"})

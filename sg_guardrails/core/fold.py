@@ -29,8 +29,15 @@ _LOOKALIKES = str.maketrans(
 
 def readable(text: str) -> str:
     """The text as a reader sees it: NFKC, no invisible characters, single spaces."""
+    if text.isascii():
+        return " ".join(text.split())
     whole = unicodedata.normalize("NFKC", text.encode("utf-8", "replace").decode("utf-8"))
     return " ".join("".join(char for char in whole if not _hidden(char)).split())
+
+
+def lined(text: str) -> str:
+    """`readable`, line by line: the breaks between lines stay, each as one line feed."""
+    return "\n".join(readable(line) for line in text.splitlines())
 
 
 def plain(text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sg_guardrails.core.errors import SamplingError
-from sg_guardrails.core.rules import Question
+from sg_guardrails.core.terms import Question
 from sg_guardrails.core.types import Message, Prompt
 
 LLAMA_GUARD_CATEGORIES = (

@@ -15,7 +15,6 @@ from sg_guardrails.core.conditions import (
     missing_scorers,
 )
 from sg_guardrails.core.errors import GuardError
-from sg_guardrails.core.fold import readable
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.rewriting import redacted
 from sg_guardrails.core.rules import Rule
@@ -82,8 +81,7 @@ def _rewrite(
         return "rewritten", elected, elected.text
     answer = _safest(policy, case) if kind == "safest" else _rewritten(policy, found, case)
     if answer is None:
-        categories = policy.texts.categories
-        return "blocked", None, categories.get(found[0].category, policy.texts.blocked)
+        return "blocked", None, _own_text(policy, found[0]) or policy.texts.blocked
     return "rewritten", answer, answer.text
 
 
@@ -158,11 +156,16 @@ def _sound(answer: Answer, rules: Sequence[Rule], case: Case) -> bool:
 
 def _text(policy: Policy, deciding: Finding, vote: Vote | None) -> str:
     texts = policy.texts
-    if deciding.category in texts.categories:
-        return texts.categories[deciding.category]
+    own = next((_own_text(policy, rule) for rule in policy.rules if rule.id == deciding.rule), None)
+    if own is not None:
+        return own
     if deciding.action != "rewrite":
         return texts.blocked
     return texts.abstained if vote is not None and vote.abstained else texts.rewritten
+
+
+def _own_text(policy: Policy, rule: Rule) -> str | None:
+    return rule.text or policy.texts.categories.get(rule.category)
 
 
 def _findings(rule: Rule, policy: Policy, case: Case) -> Iterator[Finding]:
@@ -181,7 +184,7 @@ def _places(rule: Rule, case: Case) -> Iterator[tuple[str, list[Seen]]]:
     if rule.where in ("user", "picture"):
         texts = case.asked if rule.where == "user" else case.pictured()
         if texts:
-            yield rule.where, [Seen(readable(text)) for text in texts]
+            yield rule.where, [Seen.given(text, rule.where) for text in texts]
         return
     if rule.where == "any" and case.answers:
         yield "any", [_seen(rule, answer) for answer in case.answers]

@@ -1,14 +1,33 @@
-"""Whether a text is in another language than English: by its script, else by its commonest function words."""
+"""Whether a text is in another language than English: by its script, its function words, else by py3langid's model."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
 
 _LEAST_WORDS = 4
 """Fewer Latin words tell too little: names, loans and one-word answers look alike in many languages."""
 _LEAST_HITS = 2
+_LEAST_SMALL = 2
+"""Words without a capital that the model needs: foreign names seldom have two ("Leonardo da Vinci")."""
+_SURE = 0.5
+"""The least probability of one other language; the classes below share the rest."""
+_NO_ENGLISH = 0.02
+"""The greatest probability of English beside it. With these two no English text of XSTest is told as foreign, nor are
+names and code among the short answers of tests/data/languages.jsonl (benchmarks/conditions.py)."""
+_READ = 300
+"""Characters that the model reads: it walks through them in Python."""
+_CANDIDATES = (
+    "en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv", "da", "no", "fi", "tr", "id", "ms", "vi", "ro", "cs",
+    "sk", "hu", "sl", "hr", "bs", "lt", "lv", "et", "ca", "gl", "eu", "sq", "sw", "tl", "af", "ga", "cy", "is",
+    "mt", "so", "az", "uz", "ha", "yo", "zu", "xh", "mg",
+)  # fmt: skip
+"""Languages in Latin script that the model may name; of all its 139, rare ones take short texts from large ones."""
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
 
 # Function words that only English has, and those of other languages that are no English words ("die", "van", "on" and
@@ -54,20 +73,39 @@ _WORDS = {name: frozenset(words.split()) - _ENGLISH_WORDS for name, words in _OT
 def not_english(text: str) -> bool:
     """Whether a text is told to be in another language than English. In doubt it is not.
 
-    More than half of its letters in another script than Latin (two at least), or, in Latin script, four words or more
+    More than half of its letters in another script than Latin (two at least); or, in Latin script, four words or more
     of which at least two are among one other language's commonest or accented, and more than twice as many as are among
-    English's. So a short answer in Latin script ("Bleu.") and a foreign passage in an English text are not told.
+    English's; or two words without a capital, none of them English's, where the model of py3langid (BSD-3-Clause;
+    Lui and Baldwin, ACL 2012) is sure of another language. So single words ("Bleu."), names and a foreign passage in an
+    English text are not told.
     """
     letters = [char for char in text if char.isalpha()]
     foreign = sum(not _latin(char) for char in letters)
     if 2 * foreign > len(letters):
         return foreign >= 2
-    words = [word.casefold().replace("\u2019", "'") for word in _WORD.findall(text)]
-    if len(words) < _LEAST_WORDS:
-        return False
+    found = _WORD.findall(text)
+    words = [word.casefold().replace("\u2019", "'") for word in found]
     english = sum(word in _ENGLISH_WORDS for word in words)
     other = max(sum(word in known or not word.isascii() for word in words) for known in _WORDS.values())
-    return other >= _LEAST_HITS and other > 2 * english
+    if len(words) >= _LEAST_WORDS and other >= _LEAST_HITS and other > 2 * english:
+        return True
+    return english == 0 and sum(word.islower() for word in found) >= _LEAST_SMALL and _foreign(text[:_READ])
+
+
+def _foreign(text: str) -> bool:
+    ranked = _identifier().rank(text)
+    english = next(probability for name, probability in ranked if name == "en")
+    return bool(english < _NO_ENGLISH and ranked[0][1] >= _SURE)
+
+
+@cache
+def _identifier() -> LanguageIdentifier:
+    # Half a second and 100 MB: only where a text is not decided without it.
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # noqa: PLC0415 - see above
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(_CANDIDATES)
+    return identifier
 
 
 @lru_cache(maxsize=4096)

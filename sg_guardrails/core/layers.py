@@ -76,19 +76,23 @@ def chain(path: Path) -> list[tuple[Path, Keyed]]:
     files: list[tuple[Path, Keyed]] = []
     at: Path | None = path
     while at is not None:
-        if any(at.resolve() == before.resolve() for before, _ in files):
-            raise PolicyError(f"{path}: extends runs in a circle")
         data = read(at)
         files.append((at, data))
         at = _extended(at, data)
+        if at is not None and any(at.resolve() == before.resolve() for before, _ in files):
+            raise PolicyError(f"{_at(data, 'extends')}: extends: {data['extends']!r} runs in a circle")
     return files
+
+
+def _at(data: Keyed, key: str) -> str:
+    return "{}:{}".format(*data.places[key])
 
 
 def _extended(path: Path, data: Keyed) -> Path | None:
     base = data.get("extends")
     if base is None:
         return None
-    where = "{}:{}".format(*data.places["extends"])
+    where = _at(data, "extends")
     if not isinstance(base, str) or "\0" in base:
         raise PolicyError(f"{where}: extends: a shipped name or a file name beside this file")
     target = path.parent / base if (path.parent / base).is_file() else shipped() / f"{base}.yaml"
@@ -209,16 +213,35 @@ def _overlay(base: Keyed, top: Keyed) -> Keyed:
     return laid
 
 
+_GOVERNED = {
+    "rewrite": ("action", ("rewrite",)),
+    "text": ("action", ("rewrite", "block", "raise")),
+    "over": ("where", ("clusters",)),
+    "share": ("where", ("answer", "winner", "clusters", "any", "tools")),
+}
+"""Keys of a rule that mean something under some values of another key alone."""
+
+
+def _overlay_rule(base: Keyed, top: Keyed) -> Keyed:
+    """A rule laid over one of its id. What `top` makes meaningless of the base's keys goes with what it replaces."""
+    gone = {
+        key
+        for key, (governor, values) in _GOVERNED.items()
+        if governor in top and top[governor] not in values and key not in top
+    }
+    return _overlay(Keyed({key: value for key, value in base.items() if key not in gone}, base.places), top)
+
+
 def _overlay_rules(base: Listed, top: Listed) -> Listed:
     """Rules of the same id are laid over each other, new ones follow. A base's rule can't vanish silently."""
     changes: dict[str, Any] = {}
     for rule in top:
         if isinstance(rule, Keyed) and "id" in rule:
             if str(rule["id"]) in changes:
-                raise PolicyError(f"rules: id {rule['id']!r} stands twice")
+                raise PolicyError(f"{_at(rule, 'id')}: rules: id {rule['id']!r} stands twice")
             changes[str(rule["id"])] = rule
     kept = [
-        _overlay(rule, changes.pop(str(rule["id"])))
+        _overlay_rule(rule, changes.pop(str(rule["id"])))
         if isinstance(rule, Keyed) and str(rule.get("id")) in changes
         else rule
         for rule in base

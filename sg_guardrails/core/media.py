@@ -183,6 +183,15 @@ class Audio:
 Media = Image | Audio
 
 
+def within(medium: Media, limits: MediaLimits) -> None:
+    """Raise MediaError where a decoded medium has more pixels, seconds or samples than the limits allow."""
+    if isinstance(medium, Image):
+        _bound("image", medium.pixels.shape[0] * medium.pixels.shape[1], limits.max_pixels, "pixels")
+    else:
+        _bound("clip", medium.seconds, limits.max_seconds, "seconds")
+        _bound("clip", medium.wave.size, limits.max_samples, "samples")
+
+
 def _flat(picture: pillow.Image) -> pillow.Image:
     """8-bit RGB: transparency laid on white, 16-bit greys scaled (Pillow's own conversion would clip them to white)."""
     if picture.mode.startswith("I"):

@@ -29,9 +29,11 @@ def told(error: ValidationError, data: object, schema: Schema, where: str) -> tu
         where: Names the source where no place is known.
     """
     lines = []
-    for item in error.errors(include_url=False)[:MOST]:
+    # A list whose one item is wrong is not too short as well.
+    found = [item for item in error.errors(include_url=False) if item["type"] != "too_short" or not item["input"]]
+    for item in found[:MOST]:
         location = item["loc"]
-        path, place = find(data, location)
+        path, place = find(data, location, item.get("ctx", {}).get("path", ()))
         at = where if place is None else f"{place[0]}:{place[1]}"
         shown = ".".join(map(str, path[:_DEEPEST])) or "policy"
         problem = _PLAIN.get(item["type"], item["msg"].removeprefix("Value error, "))
@@ -39,16 +41,21 @@ def told(error: ValidationError, data: object, schema: Schema, where: str) -> tu
     return tuple(lines)
 
 
-def find(data: object, location: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], Place | None]:
+def find(
+    data: object, location: tuple[int | str, ...], below: tuple[int | str, ...] = ()
+) -> tuple[tuple[int | str, ...], Place | None]:
     """The path as the file has it, and the place of its deepest part that exists.
 
     Pydantic names a condition's kind before the condition's keys: `rules.0.when.scorer.above` for `when: {above: ...}`.
+    `below` leads on from there as the file has it.
     """
     path: list[int | str] = []
     place: Place | None = None
     at, above, kind = data, "", False
-    for step in location:
-        if kind or (isinstance(at, list) and not isinstance(step, int)):
+    for number, step in enumerate((*location, *below)):
+        if number >= len(location):
+            kind = False
+        elif kind or (isinstance(at, list) and not isinstance(step, int)):
             kind = False
             continue
         path.append(step)

@@ -62,7 +62,8 @@ def process_key() -> Key:
 
 @cache
 def _random_key() -> Key:
-    return Key(secrets.token_bytes(32))
+    # Printable, so that a worker's process can be given it as the variable.
+    return Key(secrets.token_hex(32).encode())
 
 
 def copies_of(prompt: Prompt, smoothing: Smoothing, key: Key, *, first: int = 0) -> list[Copy]:

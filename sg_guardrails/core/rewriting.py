@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
-from sg_guardrails.core.conditions import compiled, word_pattern
 from sg_guardrails.core.fold import plain, traced
 from sg_guardrails.core.inquiry import delimited
-from sg_guardrails.core.rules import Regex, Words
+from sg_guardrails.core.patterns import compiled, folded, occurrences
+from sg_guardrails.core.terms import Regex, Words
 from sg_guardrails.core.types import Prompt
 
 
@@ -36,26 +36,18 @@ def _spans(text: str, condition: Words | Regex) -> Iterator[tuple[int, int]]:
     """Where in `text` the condition's matches stand, as ``(start, end)``."""
     if isinstance(condition, Words):
         seen, origin = traced(text, stripped=True)
-        found = _whole_words(seen, condition.words)
+        found: Iterable[tuple[int, int]] = occurrences(seen, [folded(word) for word in condition.words])
     else:
+        yield from _matches(condition, {text.encode("utf-8", "replace").decode("utf-8")})
         seen, origin = traced(text)
-        variants = {seen, plain(seen)}
-        found = (
-            match.span()
-            for pattern in condition.regex
-            for variant in variants
-            for match in compiled(pattern).finditer(variant)
-        )
+        found = _matches(condition, {seen, plain(seen)})
     for start, end in found:
         if end > start:
             after = bisect_right(origin, origin[end - 1])  # what one character became belongs together
             yield origin[start], origin[after] if after < len(origin) else len(text)
 
 
-def _whole_words(seen: str, words: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    pattern, count = word_pattern(words)
-    at = 0
-    while (match := pattern.search(seen, at)) is not None:
-        start, end = next(span for group in range(1, count + 1) if (span := match.span(group))[0] >= 0)
-        yield start, end
-        at = max(end, at + 1)  # the letter that ended this word may begin the next one's border
+def _matches(condition: Regex, spellings: set[str]) -> Iterator[tuple[int, int]]:
+    for pattern in condition.regex:
+        for spelling in spellings:
+            yield from (match.span() for match in compiled(pattern).finditer(spelling))

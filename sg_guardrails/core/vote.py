@@ -51,14 +51,14 @@ def elect(answers: Sequence[Answer], voting: Voting, *, embed: Embedder, sentime
     if not answers:
         raise GuardError("a vote needs at least one answer; none was given")
     ballot = _ballot(answers)
+    if len(ballot.distinct) == 1:
+        return _unanimous(ballot.distinct[0], len(answers), voting, sentiment=sentiment, refusal=refusal)
     texts = [_said(answer) for answer in ballot.distinct]
     vectors = _vectors(embed, texts)
     tones = _scores(sentiment, texts, low=-1.0)
     refusing = _scores(refusal, texts, low=0.0)
     readings = [read(answer, float(score)) for answer, score in zip(ballot.distinct, refusing, strict=True)]
-    if len(readings) == 1:
-        parts = np.zeros(1, dtype=np.intp)
-    elif voting.method == "kmeans":
+    if voting.method == "kmeans":
         parts = _kmeans(vectors, np.bincount(ballot.of, minlength=len(texts)), voting.k)
     elif voting.method == "cosine":
         parts = _complete(_distance(vectors), 1.0 - voting.similarity)
@@ -79,6 +79,23 @@ def elect(answers: Sequence[Answer], voting: Voting, *, embed: Embedder, sentime
         agreement=agreement,
         abstained=len(answers) > 1 and abstained,
         weights=weights,
+    )
+
+
+def _unanimous(answer: Answer, count: int, voting: Voting, *, sentiment: Scorer, refusal: Scorer) -> Vote:
+    """The vote of `count` answers of one wording: most requests. It needs no vector, and no stance but for its tone."""
+    text = [_said(answer)]
+    hostility = max(0.0, -float(_scores(sentiment, text, low=-1.0)[0]))
+    if hostility:
+        score = float(_scores(refusal, text, low=0.0)[0])
+        hostility *= 1.0 - max(score, float(read(answer, score).refusal))
+    return Vote(
+        labels=(0,) * count,
+        winner=0,
+        choice=0,
+        agreement=1.0,
+        abstained=count > 1 and not voting.min_agreement < 1.0,
+        weights=(float(np.sum(1.0 - voting.sentiment_weight * np.full(count, hostility))),),
     )
 
 

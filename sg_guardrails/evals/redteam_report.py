@@ -16,12 +16,16 @@ from sg_guardrails.core.media import Image
 from sg_guardrails.evals.base import Figure
 from sg_guardrails.evals.files import write
 from sg_guardrails.evals.redteam import FAMILIES, Cell
-from sg_guardrails.evals.redteam_score import LAYERS, Result, Shot, Unharmed
+from sg_guardrails.evals.redteam_score import KNOWING, LAYERS, Result, Shot, Unharmed
 from sg_guardrails.evals.redteam_sweep import Point, optimum
 from sg_guardrails.evals.report import COLOURS, _svg, _write
 
 AMPLIFIED = 8
 """How much the galleries enlarge what an attack adds."""
+STYLES = {"8": (":", COLOURS[1]), "16": ("-", COLOURS[2]), "32": ("--", COLOURS[3])}
+"""Dashes and colour of each budget's line."""
+CLEAN = ("-", "#0f172a")
+"""Of the clean pictures' line."""
 SWEEPS = {"sigma": "noise, sigma in the policy's unit", "copies": "noisy copies", "lambda": "sentiment weight lambda"}
 """Curves and what their axes show; methods stand in a table."""
 
@@ -136,44 +140,53 @@ def write_page(summary: Summary, exhibits: Sequence[Exhibit], path: Path, *, pol
         exhibits=exhibits,
         policy=policy,
         amplified=AMPLIFIED,
+        knowing=KNOWING,
     )
 
 
 def _curves(points: Sequence[Point], sweep: str) -> Markup | None:
-    """Attack success by group on the left, clean accuracy and recovery on the right, against one setting."""
+    """By family, attack success above and right answers below, against one setting; a line for each budget."""
     chosen = [one for one in points if one.sweep == sweep]
-    groups = list(dict.fromkeys(one.group for one in chosen))
     if len({one.at for one in chosen}) < 2:
         return None
+    groups = {group: [one for one in chosen if one.group == group] for group in dict.fromkeys(p.group for p in chosen)}
+    unharmed = groups.pop("clean", [])
+    families = [family for family in FAMILIES if any(group.startswith(family) for group in groups)]
     best = float(optimum(chosen))
 
     def draw(canvas: Any) -> None:
-        left, right = canvas.subplots(1, 2)
-        for group in groups:
-            mine = [one for one in chosen if one.group == group]
-            at = [float(one.at) for one in mine]
-            if group == "clean":
-                _line(right, at, [one.right for one in mine], "clean accuracy", "#0f172a", "-")
-                continue
-            family, budget, _ = group.split("-")
-            colour = COLOURS[1 + FAMILIES.index(family)]
-            style = {"8": ":", "16": "-", "32": "--"}.get(budget, "-.")
-            harm = [one.asr for one in mine if one.asr is not None]
-            _line(left, at, harm, f"{family} {budget}", colour, style)
-            _line(right, at, [one.right for one in mine], None, colour, style)
-        for axes, name in ((left, "attack success rate, vote alone"), (right, "right answers, vote alone")):
-            axes.set(xlabel=SWEEPS[sweep], ylabel=name, ylim=(-0.03, 1.03))
-            axes.axvline(best, color="#0f766e", linewidth=0.8)
-            axes.grid(color="#e2e8f0")
-        canvas.legend(frameon=False, loc="outside lower center", ncols=5)
+        grid = canvas.subplots(2, len(families), sharex=True, sharey=True, squeeze=False)
+        for column, family in enumerate(families):
+            above, below = grid[0][column], grid[1][column]
+            for group, mine in groups.items():
+                name, budget, _ = group.split("-")
+                if name != family:
+                    continue
+                at, style = [float(one.at) for one in mine], STYLES.get(budget, ("-", COLOURS[0]))
+                _line(above, at, [one.asr for one in mine if one.asr is not None], f"{budget}/255", style)
+                _line(below, at, [one.right for one in mine], None, style)
+            if unharmed:
+                label = None if column else "clean pictures"
+                _line(below, [float(one.at) for one in unharmed], [p.right for p in unharmed], label, CLEAN)
+            above.set(title=family)
+            below.set(xlabel=SWEEPS[sweep])
+            for axes in (above, below):
+                axes.set(ylim=(-0.03, 1.03))
+                axes.axvline(best, color="#0f766e", linewidth=0.8)
+                axes.grid(color="#e2e8f0")
+        grid[0][0].set(ylabel="attack success rate")
+        grid[1][0].set(ylabel="right answers")
+        named = {
+            name: line for axes in grid[:, 0] for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        canvas.legend(named.values(), named.keys(), frameon=False, loc="outside lower center", ncols=4)
 
-    return _svg(draw, height=4.4)
+    return _svg(draw, height=5.6)
 
 
-def _line(
-    axes: Any, at: Sequence[float], figures: Sequence[Figure], label: str | None, colour: str, style: str
-) -> None:
-    axes.plot(at, [one.value for one in figures], style, marker="o", markersize=3, color=colour, label=label)
+def _line(axes: Any, at: Sequence[float], figures: Sequence[Figure], label: str | None, style: tuple[str, str]) -> None:
+    dashes, colour = style
+    axes.plot(at, [one.value for one in figures], dashes, marker="o", markersize=3, color=colour, label=label)
     low, high = [one.low for one in figures], [one.high for one in figures]
     axes.fill_between(at, low, high, color=colour, alpha=0.07, linewidth=0)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, get_args
+from typing import IO, Any, Protocol, TypeVar, get_args
 
 from sg_guardrails.core.errors import GuardError, MediaError, ModelError, PolicyError, SamplingError
 from sg_guardrails.core.types import Prompt
@@ -30,7 +31,32 @@ class Batched:
     """Most prompts in one call; a killed run asks at most so many again."""
 
 
-Answerer = Callable[[Prompt], Reply | str] | Batched
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Each(Protocol):
+    """Does every task with what `make` returns, elsewhere, and gives it back with its result as that is ready."""
+
+    def __call__(
+        self, make: Callable[[], Callable[[T], R]], tasks: Iterable[T], /
+    ) -> Iterator[tuple[T, R | GuardError]]:
+        """Take tasks only as they can be begun (`workers.Workers.each`)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """An answerer of which every worker makes one for itself; several batches are asked at the same time."""
+
+    make: Callable[[], Batched]
+    """Called in each worker; it must survive being sent there."""
+    each: Each
+    size: int = 8
+    """Most prompts in one call."""
+
+
+Answerer = Callable[[Prompt], Reply | str] | Batched | Elsewhere
 """Whoever answers: a bare model, a guarded one, a judge, a recording."""
 Attack = Callable[[Prompt], Prompt]
 Progress = Callable[[int, int], None]
@@ -113,6 +139,18 @@ def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
     return [items[index] for index in sorted(index for _, index in sorted(turns)[:limit])]
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What of an item goes to whoever answers it."""
+
+    key: str
+    group: str
+    asked: str
+    prompt: Prompt | None
+    """None where the media cannot be read."""
+    trouble: str = ""
+
+
 def _words(item: Item) -> str:
     return digest(item.text) if item.text else ""
 
@@ -122,40 +160,64 @@ def _kept(row: Row, item: Item) -> bool:
 
 
 def _asked(items: Sequence[Item], answer: Answerer, attack: Attack | None) -> Iterator[list[Row]]:
-    """The items' rows, a batch at a time."""
-    size = answer.size if isinstance(answer, Batched) else 1
-    for start in range(0, len(items), size):
-        rows: list[Row] = []
-        prompts: list[tuple[Item, Prompt]] = []
-        words = {item.key: _words(item) for item in items[start : start + size]}
-        for item in items[start : start + size]:
-            try:
-                prompts.append((item, item.prompt() if attack is None else attack(item.prompt())))
-            except MediaError as error:
-                rows.append(Row(item.key, item.group, "unreadable", detail=str(error)))
-        rows += _answered(prompts, answer) if prompts else []
-        yield [replace(row, asked=words[row.key]) for row in rows]
+    """The items' rows, a batch at a time; from workers as they are ready."""
+    size = 1 if callable(answer) else answer.size
+    batches = ([_question(item, attack) for item in items[at : at + size]] for at in range(0, len(items), size))
+    if not isinstance(answer, Elsewhere):
+        yield from (_rows(batch, answer) for batch in batches)
+        return
+    for batch, rows in answer.each(partial(_asking, answer.make), batches):
+        if isinstance(rows, ModelError | PolicyError):
+            raise rows
+        if isinstance(rows, GuardError):
+            yield [Row(one.key, one.group, "failed", detail=str(rows), asked=one.asked) for one in batch]
+        else:
+            yield rows
 
 
-def _answered(asked: Sequence[tuple[Item, Prompt]], answer: Answerer) -> list[Row]:
+def _asking(make: Callable[[], Batched]) -> Callable[[Sequence[_Question]], list[Row]]:
+    """Run in a worker: the same answers, failures and times as here."""
+    answer = make()
+    return lambda batch: _rows(batch, answer)
+
+
+def _question(item: Item, attack: Attack | None) -> _Question:
+    try:
+        prompt = item.prompt() if attack is None else attack(item.prompt())
+    except MediaError as error:
+        return _Question(item.key, item.group, _words(item), None, str(error))
+    return _Question(item.key, item.group, _words(item), prompt)
+
+
+def _rows(batch: Sequence[_Question], answer: Callable[[Prompt], Reply | str] | Batched) -> list[Row]:
+    rows = [Row(one.key, one.group, "unreadable", detail=one.trouble) for one in batch if one.prompt is None]
+    prompts = [(one, one.prompt) for one in batch if one.prompt is not None]
+    rows += _answered(prompts, answer) if prompts else []
+    words = {one.key: one.asked for one in batch}
+    return [replace(row, asked=words[row.key]) for row in rows]
+
+
+def _answered(
+    asked: Sequence[tuple[_Question, Prompt]], answer: Callable[[Prompt], Reply | str] | Batched
+) -> list[Row]:
     began = time.perf_counter()
     prompts = [prompt for _, prompt in asked]
     try:
         replies = answer.ask(prompts) if isinstance(answer, Batched) else [answer(prompts[0])]
-        rows = [_row(item, reply) for (item, _), reply in zip(asked, replies, strict=True)]
+        rows = [_row(one, reply) for (one, _), reply in zip(asked, replies, strict=True)]
     except (ModelError, PolicyError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever an answerer raises, the other items must not be lost
         if len(asked) > 1:  # one bad item must not take its batch along
             return [row for pair in asked for row in _answered([pair], answer)]
-        item = asked[0][0]
+        one = asked[0][0]
         detail = str(error) if isinstance(error, GuardError) else type(error).__name__
-        return [Row(item.key, item.group, "failed", detail=detail, seconds=round(time.perf_counter() - began, 6))]
+        return [Row(one.key, one.group, "failed", detail=detail, seconds=round(time.perf_counter() - began, 6))]
     each = (time.perf_counter() - began) / len(asked)
     return [replace(row, seconds=round(row.seconds or each, 6)) for row in rows]
 
 
-def _row(item: Item, reply: Reply | str) -> Row:
+def _row(item: _Question, reply: Reply | str) -> Row:
     said = Reply(reply) if isinstance(reply, str) else reply
     # An error is its own status, never an answer.
     if said.status == "error":

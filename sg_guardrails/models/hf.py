@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,12 +15,25 @@ from transformers import BatchFeature
 from sg_guardrails.core.errors import GuardError, MediaError, ModelError, SamplingError
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.policy import Smoothing
+from sg_guardrails.core.serving import ModelSection
 from sg_guardrails.core.types import Answer, Copy, Prompt
-from sg_guardrails.models import chat, layouts, speech
+from sg_guardrails.models import chat, decoding, layouts, memory, speech
 from sg_guardrails.models.loading import Handle, load
 from sg_guardrails.models.prefix import shared_prefix
 
-__all__ = ["HFSampler", "Handle", "encode", "load", "perturb"]
+__all__ = ["HFSampler", "Handle", "encode", "load", "load_section", "perturb"]
+
+
+def load_section(model: ModelSection) -> Handle:
+    """Load the model that a policy names, as it says. Raises ModelError as `load` does."""
+    return load(
+        model.id,
+        revision=model.revision,
+        device=model.device,
+        dtype=model.dtype,
+        attention=model.attention,
+        quantization=model.quantization,
+    )
 
 
 class HFSampler:
@@ -30,22 +43,50 @@ class HFSampler:
         model: A loaded model, or a function that loads it when it is first needed.
         max_new_tokens: Longest answer, tokens.
         copies_per_batch: Most copies in one ``generate``; halved by itself when memory runs out.
+        memory_share: Most of a GPU's memory that the process may take; batches are cut to what is left of it.
+        cache: ``static`` keeps room for the longest answer from the start; ``auto`` does under `compiled` alone.
+        compiled: Have torch compile the decoding step.
     """
 
     def __init__(
-        self, model: Handle | Callable[[], Handle], *, max_new_tokens: int = 128, copies_per_batch: int = 64
+        self,
+        model: Handle | Callable[[], Handle],
+        *,
+        max_new_tokens: int = 128,
+        copies_per_batch: int = 64,
+        memory_share: float = 1.0,
+        cache: Literal["auto", "dynamic", "static"] = "auto",
+        compiled: bool = False,
     ) -> None:
         self._load: Callable[[], Handle] = (lambda: model) if isinstance(model, Handle) else model
         self._handle: Handle | None = None
         self._once = threading.Lock()
         self._max_new_tokens = max_new_tokens
         self._copies_per_batch = copies_per_batch
+        self._memory_share = memory_share
+        self._decoding = decoding.settings(cache, compiled=compiled)
+        self._encoded: dict[str, BatchFeature] = {}
+
+    @classmethod
+    def of(cls, model: ModelSection) -> HFSampler:
+        """Asks the model that a policy names, as it says; loaded at the first call."""
+        return cls(
+            lambda: load_section(model),
+            max_new_tokens=model.max_new_tokens,
+            copies_per_batch=model.copies_per_batch,
+            memory_share=model.memory_share,
+            cache=model.cache,
+            compiled=model.compile,
+        )
 
     def warm_up(self) -> Handle:
-        """Load the model now, unless it is loaded. Raises ModelError if it can't be."""
+        """Load the model now, unless it is loaded. Raises ModelError if it can't be, or can't be compiled here."""
         with self._once:
             if self._handle is None:
-                self._handle = self._load()
+                handle = self._load()
+                decoding.refuse_without_compiler(self._decoding, handle.device)
+                memory.limit(handle.device, self._memory_share)
+                self._handle = handle
             return self._handle
 
     def __call__(self, copies: Sequence[Copy], smoothing: Smoothing) -> list[Answer]:
@@ -65,7 +106,10 @@ class HFSampler:
             refuse_other_media(handle, prompt)
         try:
             with handle.lock, torch.inference_mode():
-                encoded = {digest: encode(handle, prompt) for digest, prompt in prompts.items()}
+                # The prompts of the last call are kept: a request that is asked in rounds is processed once.
+                known = self._encoded
+                encoded = {digest: known.get(digest) or encode(handle, prompt) for digest, prompt in prompts.items()}
+                self._encoded = encoded
                 jobs = [_Job(index, copy, encoded[copy.prompt.digest]) for index, copy in enumerate(copies)]
                 said = {job.index: text for batch in _alike(jobs) for job, text in self._ask(handle, batch, smoothing)}
         except ModelError as error:
@@ -94,12 +138,15 @@ class HFSampler:
             return layouts.noisy_values(inputs, handle.processor.image_processor)
 
     def _ask(self, handle: Handle, jobs: Sequence[_Job], smoothing: Smoothing) -> Iterator[tuple[_Job, str]]:
-        """Generate in pieces; a piece that doesn't fit into memory is halved and asked again."""
-        size, done = self._copies_per_batch, 0
+        """Generate in pieces that fit by count; one that doesn't fit after all is halved and asked again."""
+        free = memory.free_bytes(handle.device, self._memory_share)
+        longest = max(jobs, key=lambda job: sum(value.numel() for value in job.inputs.values()))
+        fitting = memory.rows_that_fit(handle, longest.inputs, self._max_new_tokens, free)
+        size, done = min(self._copies_per_batch, fitting or self._copies_per_batch), 0
         while done < len(jobs):
             piece = jobs[done : done + size]
             try:
-                texts = _generate(handle, piece, smoothing, self._max_new_tokens)
+                texts = _generate(handle, piece, smoothing, self._max_new_tokens, self._decoding)
             except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU says it in words
                 if "out of memory" not in str(error).lower() and "can't allocate memory" not in str(error).lower():
                     raise
@@ -183,11 +230,15 @@ def perturb(handle: Handle, inputs: layouts.Inputs, copy: Copy, smoothing: Smoot
     return {**inputs, **changed}
 
 
-def _generate(handle: Handle, jobs: Sequence[_Job], smoothing: Smoothing, max_new_tokens: int) -> list[str]:
+def _generate(
+    handle: Handle, jobs: Sequence[_Job], smoothing: Smoothing, max_new_tokens: int, how: Mapping[str, Any]
+) -> list[str]:
     batch = collate(handle, [perturb(handle, job.inputs, job.copy, smoothing) for job in jobs])
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens}
     if handle.transcribes:
         settings = speech.transcription(handle, batch, max_new_tokens)
+    elif how and not handle.model.config.is_encoder_decoder:
+        settings |= how  # a static cache is laid out for all rows at once, so no beginning is shared in it
     elif (cache := shared_prefix(handle, batch)) is not None:
         settings["past_key_values"] = cache
     generate: Any = handle.model.generate

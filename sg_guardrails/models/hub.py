@@ -51,19 +51,20 @@ def ask(name: str, revision: str | None, *, hint: str, what: str = "model") -> N
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' and the hub's notices off stderr: what matters is checked above and raised as an error."""
+    """Keep the libraries' notices off stderr: what matters is checked above and raised as an error."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    hub = logging.getLogger("huggingface_hub")
-    hub_level = hub.level
+    others = {logger: logger.level for logger in map(logging.getLogger, ("huggingface_hub", "bitsandbytes"))}
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    hub.setLevel(logging.CRITICAL)
+    for logger in others:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        hub.setLevel(hub_level)
+        for logger, before in others.items():
+            logger.setLevel(before)
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()

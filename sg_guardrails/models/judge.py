@@ -1,7 +1,8 @@
-"""A local model as LLM judge: the probability of its yes against its no, read where it says the one or the other."""
+"""A model as LLM judge, here or served: the probability of its yes against its no, where it says the one or other."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,16 +15,20 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer, BatchFeature
 
 from sg_guardrails.core.errors import GuardError, ModelError, SamplingError
-from sg_guardrails.core.inquiry import Inquiry, Judge
+from sg_guardrails.core.inquiry import Inquiry, Judge, spoken
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.rules import Judged, parts
+from sg_guardrails.core.serving import ModelSection
+from sg_guardrails.core.terms import Judged, Question, parts
 from sg_guardrails.models import hf
 from sg_guardrails.models.checkpoints import load_checkpoint
 from sg_guardrails.models.hub import pick_device
 from sg_guardrails.models.loading import Handle
+from sg_guardrails.models.remote import RemoteSampler, Token
 
 _TOKENS = 8
 """Most tokens until the word must have come: some judges begin with line breaks."""
+_SERVED_TOKENS = 16
+"""The same where another tokenizer is at work."""
 _SPELLINGS: tuple[Callable[[str], str], ...] = (str.lower, str.capitalize, str.upper)
 
 
@@ -71,23 +76,78 @@ class LocalJudge:
             raise SamplingError(f"{handle.id} failed while judging: {type(error).__name__}") from error
 
 
-def local_judges(policy: Policy) -> dict[str, Judge]:
-    """The judges that a policy's rules name, as models of this process. Nothing loads before its use.
+class ServedJudge:
+    """A Judge from a served model: the probability of its yes where the engine tells those of its tokens.
 
-    A policy whose own model is served elsewhere has no local judge ``guard``: the guard asks it in words.
+    One that does not (it leaves them out, or refuses to be asked for them) has said a word and nothing of how sure it
+    is: 1 or 0 then.
+
+    Args:
+        engine: Asks the served model.
+        writes_instruction: Whether the model's own chat template puts the instruction around the conversation.
     """
-    named, judges = policy.model, dict[str, Judge]()
-    for part in (part for rule in policy.rules for part in parts(rule.when)):
-        if isinstance(part, Judged) and part.judge.model != "guard":
-            judges[part.judge.model] = LocalJudge(partial(text_model, part.judge.model, named.device))
-        elif isinstance(part, Judged) and named.endpoint is None:
-            own = partial(hf.load, named.id, revision=named.revision, device=named.device, dtype=named.dtype)
-            judges["guard"] = LocalJudge(own)
-    return judges
+
+    def __init__(self, engine: RemoteSampler, *, writes_instruction: bool = False) -> None:
+        self._engine, self._writes_instruction = engine, writes_instruction
+
+    def __call__(self, inquiries: Sequence[Inquiry]) -> NDArray[np.float32]:
+        """``(N,)`` float32 in [0, 1].
+
+        Raises:
+            ModelError: If the engine doesn't know the model or the key.
+            SamplingError: If it says neither word, or stays silent.
+        """
+        prompts = [item.turns if self._writes_instruction else item.instruction for item in inquiries]
+        said = self._engine.weigh(prompts, max_tokens=_SERVED_TOKENS)
+        return np.array(
+            [_weighed(text, tokens, item) for (text, tokens), item in zip(said, inquiries, strict=True)],
+            dtype=np.float32,
+        )
+
+
+def _weighed(text: str, tokens: Sequence[Token], item: Inquiry) -> float:
+    """``P(yes) / (P(yes) + P(no))`` at the first token that holds a letter, else 1 or 0."""
+    word = spoken(text, item)
+    first = next((token for token in tokens if _letters(token.text)), None)
+    if first is None:
+        return word
+    yes, no = (
+        sum(
+            chance for said, chance in first.likeliest.items() if (start := _letters(said)) and wanted.startswith(start)
+        )
+        for wanted in (item.yes, item.no)
+    )
+    return yes / (yes + no) if yes + no > 0 else word
+
+
+def _letters(token: str) -> str:
+    """The letters that a token begins with, marks and white space before them aside."""
+    found = re.search(r"[^\W\d_]+", token)
+    return found[0].casefold() if found else ""
+
+
+def local_judges(policy: Policy) -> dict[str, Judge]:
+    """The judges that a policy's rules name, as models of this process or behind the endpoints that it names.
+
+    Nothing loads before its use.
+    """
+    asked = {part.judge for rule in policy.rules for part in parts(rule.when) if isinstance(part, Judged)}
+    return {question.key: _judge(question, policy.model) for question in asked}
+
+
+def _judge(question: Question, named: ModelSection) -> Judge:
+    if question.model == "guard":
+        if named.endpoint is not None:
+            return ServedJudge(RemoteSampler(named.id, named.endpoint))
+        return LocalJudge(partial(hf.load_section, named))
+    if question.endpoint is not None:
+        engine = RemoteSampler(question.model, question.endpoint)
+        return ServedJudge(engine, writes_instruction=question.conversation)
+    return LocalJudge(partial(text_model, question.model, named.device, question.revision))
 
 
 @lru_cache(maxsize=4)
-def text_model(model_id: str, device: str = "auto") -> Handle:
+def text_model(model_id: str, device: str = "auto", revision: str | None = None) -> Handle:
     """A chat model of text alone, Llama Guard or ShieldGemma say, as a Handle; loaded once.
 
     Raises:
@@ -99,9 +159,12 @@ def text_model(model_id: str, device: str = "auto") -> Handle:
         model_id,
         "judge",
         lambda source, local: (
-            AutoTokenizer.from_pretrained(source, local_files_only=local),
-            AutoModelForCausalLM.from_pretrained(source, local_files_only=local, dtype=dtype, use_safetensors=True),
+            AutoTokenizer.from_pretrained(source, revision=revision, local_files_only=local),
+            AutoModelForCausalLM.from_pretrained(
+                source, revision=revision, local_files_only=local, dtype=dtype, use_safetensors=True
+            ),
         ),
+        revision=revision,
     )
     tokenizer, model = loaded
     return Handle.of(model_id, model.to(where), TextProcessor(tokenizer))

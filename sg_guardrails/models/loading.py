@@ -24,10 +24,10 @@ from transformers import (
 from sg_guardrails.core.errors import ModelError
 from sg_guardrails.models import hub
 from sg_guardrails.models.builtin import builtin_path
+from sg_guardrails.models.weights import Attention, Quantization, Weights
 
 Medium = Literal["image", "audio"]
 HINT = "name another with `model: {id: ...}` in the policy or --model, or try the policy `builtin`"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 BEAMS = ("early_stopping", "length_penalty")
 
@@ -65,11 +65,19 @@ class Handle:
         return isinstance(self.model, WhisperForConditionalGeneration)
 
 
-_loaded: WeakValueDictionary[tuple[str, str | None, str, str], Handle] = WeakValueDictionary()
+_loaded: WeakValueDictionary[tuple[str, str | None, str, Weights], Handle] = WeakValueDictionary()
 _loading = threading.Lock()
 
 
-def load(id: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> Handle:  # noqa: A002 - the policy's word
+def load(
+    id: str,  # noqa: A002 - the policy's word
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: Attention = "auto",
+    quantization: Quantization = "none",
+) -> Handle:
     """Load a model, or return the one that is loaded already and still held by somebody.
 
     Args:
@@ -77,18 +85,22 @@ def load(id: str, *, revision: str | None = None, device: str = "auto", dtype: s
         revision: Commit or tag on the hub.
         device: ``auto`` (cuda, else mps, else cpu), or a torch device.
         dtype: ``auto`` (the checkpoint's own on an accelerator, float32 on a CPU), or a torch dtype's name.
+        attention: ``auto`` (flash-attn where it is installed and fits, else what transformers picks), or its name.
+        quantization: ``int8`` or ``int4`` holds the weights in 8 or 4 bits (extra ``quantized``).
 
     Raises:
-        ModelError: If it can't be had or isn't a generative model of images or audio. The code of a checkpoint
-            is never run, and only safetensors are read.
+        ModelError: If it can't be had or isn't a generative model of images or audio, or a package that `attention`
+            or `quantization` needs isn't installed. The code of a checkpoint is never run, and only safetensors are
+            read.
     """
     where = hub.pick_device(device)
     source = str(builtin_path(id.removeprefix("builtin:"))) if id.startswith("builtin:") else _source(id)
-    key = (source, revision, str(where), dtype)
+    weights = Weights(dtype, attention, quantization)
+    key = (source, revision, str(where), weights)
     with _loading:
         handle = _loaded.get(key)
         if handle is None:
-            handle = _loaded[key] = _fetch(id, source, revision, where, dtype)
+            handle = _loaded[key] = _fetch(id, source, revision, where, weights)
         return handle
 
 
@@ -105,17 +117,17 @@ def _source(name: str) -> str:
     return name
 
 
-def _fetch(name: str, source: str, revision: str | None, device: torch.device, dtype: str) -> Handle:
+def _fetch(name: str, source: str, revision: str | None, device: torch.device, weights: Weights) -> Handle:
     """Read from disk; only what isn't there is asked of the hub, after one short question whether it has it."""
     try:
         with hub.quiet():
             try:
-                return _read(name, source, revision, device, dtype, local=True)
+                return _read(name, source, revision, device, weights, local=True)
             except OSError:
                 if Path(source).is_dir():
                     raise
             hub.ask(name, revision, hint=HINT)
-            return _read(name, source, revision, device, dtype, local=False)
+            return _read(name, source, revision, device, weights, local=False)
     except ModelError:
         raise
     except ImportError as error:
@@ -124,15 +136,17 @@ def _fetch(name: str, source: str, revision: str | None, device: torch.device, d
         raise ModelError(f"model {name!r} cannot be loaded: {_line(error)}; {HINT}") from error
 
 
-def _read(name: str, source: str, revision: str | None, device: torch.device, dtype: str, *, local: bool) -> Handle:
+def _read(
+    name: str, source: str, revision: str | None, device: torch.device, weights: Weights, *, local: bool
+) -> Handle:
     where = {"revision": revision, "local_files_only": local, "trust_remote_code": False}
     config = AutoConfig.from_pretrained(source, **where)
     auto = _auto_class(name, config)
-    precision = DTYPES.get(dtype, torch.float32 if device.type == "cpu" else "auto")
+    told = weights.loading(config, _model_class(auto, config), device)
     processor = AutoProcessor.from_pretrained(source, **where)
     model, report = auto.from_pretrained(
         source,
-        dtype=precision,
+        **told,
         use_safetensors=True,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
@@ -141,7 +155,7 @@ def _read(name: str, source: str, revision: str | None, device: torch.device, dt
     if wrong := len(report["missing_keys"]) + len(report["mismatched_keys"]):
         # transformers fills these with random numbers and goes on: such a model would answer noise.
         raise ModelError(f"model {name!r} is broken: {wrong} of its weights are missing or misshapen; {HINT}")
-    handle = Handle.of(name, model.to(device), processor)
+    handle = Handle.of(name, model if "device_map" in told else model.to(device), processor)
     if not handle.takes:
         raise ModelError(f"model {name!r} takes text alone: its processor knows neither pictures nor clips; {HINT}")
     return handle
@@ -155,6 +169,12 @@ def _auto_class(name: str, config: PreTrainedConfig) -> Any:
     if type(config) in transformers.MODEL_FOR_MULTIMODAL_LM_MAPPING:
         return AutoModelForMultimodalLM
     raise ModelError(f"model {name!r} ({config.model_type}) does not answer about pictures or clips; {HINT}")
+
+
+def _model_class(auto: Any, config: PreTrainedConfig) -> type:
+    """The model's own class behind an automatic one."""
+    mapping = getattr(auto, "_model_mapping", None)
+    return auto if mapping is None else mapping[type(config)]  # type: ignore[no-any-return] # untyped in transformers
 
 
 def _make_greedy(model: PreTrainedModel, processor: Any) -> None:

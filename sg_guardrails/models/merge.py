@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
@@ -11,9 +12,13 @@ from dataclasses import dataclass, field
 from sg_guardrails.core.errors import SamplingError
 from sg_guardrails.core.policy import Smoothing
 from sg_guardrails.core.types import Answer, Copy, Sampler
+from sg_guardrails.core.waiting import at_end
 
 WINDOW = 0.004
 """Seconds that a batch waits for company, where the last one had some: a lone caller never waits."""
+_SHARE, _MOST = 0.05, 0.25
+"""After a long batch it waits longer, by this share of the batch's time, at most so many seconds: those whose votes it
+has not settled are about to come with their next rounds, and small batches are dear."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,7 +39,7 @@ class Merged:
         most_together: Copies in one call of it; a single caller's copies stay together whatever their number.
         most_waiting: Copies that may wait. Beyond that a call fails at once with SamplingError, and the policy's
             ``on_error`` decides: the queue never grows without bound.
-        window: Seconds to wait for company.
+        window: Seconds to wait for company, at least; 0 never waits.
     """
 
     def __init__(
@@ -43,9 +48,11 @@ class Merged:
         self._sampler, self._window = sampler, window
         self._most_together, self._most_waiting = most_together, most_waiting
         self._waiting: deque[_Call] = deque()
+        self._queued = 0  # copies in it
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
         self._company = False
+        self._took = 0.0  # seconds, the last batch
 
     def __getattr__(self, name: str) -> object:
         """What else the sampler can do: ``warm_up``, ``noisy_values``."""
@@ -54,9 +61,14 @@ class Merged:
         return getattr(self._sampler, name)
 
     def __call__(self, copies: Sequence[Copy], smoothing: Smoothing) -> list[Answer]:
-        """One answer per copy, in order. Raises SamplingError if too many wait already, else as the sampler does."""
+        """One answer per copy, in order. Raises SamplingError if too many wait already, else as the sampler does.
+
+        Where the caller goes away, by its deadline or because its task is cancelled, the call leaves the queue.
+        """
+        future = self.submit(copies, smoothing)
+        at_end(future.cancel)
         try:
-            return self.submit(copies, smoothing).result()
+            return future.result()
         except CancelledError as error:
             raise SamplingError("the request was cancelled before it was asked") from error
 
@@ -64,19 +76,27 @@ class Merged:
         """Queue a call; ``cancel()`` on the result takes it out again until its batch begins."""
         call = _Call(tuple(copies), smoothing)
         with self._changed:
-            waiting = sum(len(other.copies) for other in self._waiting if not other.future.cancelled())
-            if waiting + len(call.copies) > self._most_waiting and self._waiting:
-                raise SamplingError(f"the model is busy: {waiting} copies wait, the most is {self._most_waiting}")
+            if self._queued + len(call.copies) > self._most_waiting and self._waiting:
+                raise SamplingError(f"the model is busy: {self._queued} copies wait, the most is {self._most_waiting}")
             self._waiting.append(call)
+            self._queued += len(call.copies)
             if self._worker is None or not self._worker.is_alive():  # a forked child has the object, not the thread
                 self._worker = threading.Thread(target=self._serve, name="smoothguard-merge", daemon=True)
                 self._worker.start()
             self._changed.notify()
+        call.future.add_done_callback(lambda done: self._forget(call) if done.cancelled() else None)
         return call.future
+
+    def _forget(self, call: _Call) -> None:
+        """Take a cancelled call out of the queue; one that was begun is not in it."""
+        with self._changed:
+            if call in self._waiting:
+                self._waiting.remove(call)
+                self._queued -= len(call.copies)
 
     def _serve(self) -> None:
         """Ask batch after batch; the thread ends with the queue, so that an idle guard holds none."""
-        wait = self._window if self._company else 0.0
+        wait = self._patience()
         while True:
             with self._changed:
                 if wait:
@@ -86,11 +106,19 @@ class Merged:
                     self._worker = None
                     return
             self._company = len(batch) > 1
+            began = time.perf_counter()
             self._run(batch)
+            self._took = time.perf_counter() - began
             wait = 0.0  # those who came in the meantime have waited a whole batch already
 
+    def _patience(self) -> float:
+        """Seconds that the next batch waits for company."""
+        if not (self._company and self._window):
+            return 0.0
+        return max(self._window, min(_SHARE * self._took, _MOST))
+
     def _full(self) -> bool:
-        return sum(len(call.copies) for call in self._waiting) >= self._most_together
+        return self._queued >= self._most_together
 
     def _take(self) -> list[_Call]:
         """The longest waiting calls that fit together; none overtakes another."""
@@ -104,6 +132,7 @@ class Merged:
             if not fits:
                 break
             self._waiting.popleft()
+            self._queued -= len(call.copies)
             if call.future.set_running_or_notify_cancel():
                 batch.append(call)
                 size += len(call.copies)

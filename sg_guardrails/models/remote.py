@@ -6,20 +6,39 @@ import base64
 import json
 import os
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import exp
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from sg_guardrails.core import noise
 from sg_guardrails.core.errors import ModelError, SamplingError
 from sg_guardrails.core.media import Image
-from sg_guardrails.core.policy import Endpoint, Smoothing
+from sg_guardrails.core.policy import Smoothing
+from sg_guardrails.core.serving import Endpoint
 from sg_guardrails.core.types import Answer, Copy, Message, Part, Prompt, ToolCall
+from sg_guardrails.core.waiting import at_end
 from sg_guardrails.models import chat
 
 if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types.chat import ChatCompletion
+
+
+_LIKELIEST = 20
+"""Tokens whose chances are asked for: the most that these engines give."""
+_Given = TypeVar("_Given")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token that an engine said."""
+
+    text: str
+    likeliest: Mapping[str, float]
+    """The likeliest tokens at its place, with their probabilities."""
 
 
 class RemoteSampler:
@@ -32,14 +51,18 @@ class RemoteSampler:
         model: The name under which the engine serves the model.
         endpoint: Where it is, and how hard it may be pressed.
         max_new_tokens: Longest answer, tokens.
+        most_waiting: Copies of all callers that may be under way or wait for a connection. Beyond that a call fails at
+            once with SamplingError: the queue never grows without bound.
 
     Raises:
         ModelError: If the client is not installed, or the key's variable is named and not set.
     """
 
-    def __init__(self, model: str, endpoint: Endpoint, *, max_new_tokens: int = 128) -> None:
+    def __init__(self, model: str, endpoint: Endpoint, *, max_new_tokens: int = 128, most_waiting: int = 4096) -> None:
         self._model, self._endpoint, self._max_new_tokens = model, endpoint, max_new_tokens
-        self._once = threading.Lock()
+        self._most_waiting, self._waiting = most_waiting, 0
+        self._once, self._counting = threading.Lock(), threading.Lock()
+        self._tells_chances = True
         self._open: tuple[OpenAI, ThreadPoolExecutor] | None = None
 
     def warm_up(self) -> None:
@@ -53,35 +76,81 @@ class RemoteSampler:
     def __call__(self, copies: Sequence[Copy], smoothing: Smoothing) -> list[Answer]:
         """One answer per copy, in order; all of them are on their way at once, within ``endpoint.connections``.
 
+        Where the caller goes away, by its deadline or because its task is cancelled, what has no connection yet is
+        not asked.
+
         Raises:
             ModelError: If the engine doesn't know the model or the key.
-            SamplingError: If a copy stays unanswered after all retries: no vote is taken on what came back.
+            SamplingError: If too many copies wait already, or one stays unanswered after all retries: no vote is taken
+                on what came back.
         """
         client, pool = self._connected()
-        asked: list[Future[Answer]] = [pool.submit(self._ask, client, copy, smoothing) for copy in copies]
+        self._admit(len(copies))
+        return self._gathered([pool.submit(self._ask, client, copy, smoothing) for copy in copies])
+
+    def weigh(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[tuple[str, list[Token]]]:
+        """What the engine says to each prompt, and its tokens with the chance of each; none where it tells no chances.
+
+        Raises as a call does.
+        """
+        client, pool = self._connected()
+        self._admit(len(prompts))
+        return self._gathered([pool.submit(self._weigh, client, prompt, max_tokens) for prompt in prompts])
+
+    def _gathered(self, asked: Sequence[Future[_Given]]) -> list[_Given]:
+        for future in asked:
+            future.add_done_callback(self._leave)
+            at_end(future.cancel)
         try:
             return [future.result() for future in asked]
+        except CancelledError as error:
+            raise SamplingError("the request was cancelled before it was asked") from error
         finally:
             for future in asked:
                 future.cancel()
+
+    def _admit(self, copies: int) -> None:
+        with self._counting:
+            if self._waiting and self._waiting + copies > self._most_waiting:
+                raise SamplingError(
+                    f"the engine is busy: {self._waiting} copies wait, the most is {self._most_waiting}"
+                )
+            self._waiting += copies
+
+    def _leave(self, _: Future[Any]) -> None:
+        with self._counting:
+            self._waiting -= 1
 
     def _ask(self, client: OpenAI, copy: Copy, smoothing: Smoothing) -> Answer:
         prompt = noise.perturb(copy, smoothing, long_side=self._endpoint.long_side)
         return _answer(self._complete(client, prompt, max_tokens=self._max_new_tokens))
 
-    def _complete(self, client: OpenAI, prompt: Prompt, *, max_tokens: int) -> ChatCompletion:
+    def _weigh(self, client: OpenAI, prompt: Prompt, max_tokens: int) -> tuple[str, list[Token]]:
+        done = None
+        if self._tells_chances:
+            try:
+                done = self._complete(client, prompt, max_tokens=max_tokens, logprobs=True, top_logprobs=_LIKELIEST)
+            except SamplingError as error:
+                if getattr(error.__cause__, "status_code", None) not in (400, 422):
+                    raise
+                self._tells_chances = False  # it does not know the options: asked without them from now on
+        done = done or self._complete(client, prompt, max_tokens=max_tokens)
+        return _answer(done).text, _tokens(done)
+
+    def _complete(self, client: OpenAI, prompt: Prompt, *, max_tokens: int, **options: Any) -> ChatCompletion:
         import openai  # noqa: PLC0415 - an extra; `_connect` tells how to install it
 
         try:
-            return client.chat.completions.create(
-                model=self._model, messages=_messages(prompt), max_tokens=max_tokens, temperature=0.0
+            done: ChatCompletion = client.chat.completions.create(
+                model=self._model, messages=_messages(prompt), max_tokens=max_tokens, temperature=0.0, **options
             )
+            return done
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise ModelError(
-                f"the engine at {self._endpoint.url} refused model {self._model}: {type(error).__name__}"
+                f"the engine at {_shown(self._endpoint.url)} refused model {self._model}: {type(error).__name__}"
             ) from error
         except openai.OpenAIError as error:
-            raise SamplingError(f"the engine at {self._endpoint.url} failed: {type(error).__name__}") from error
+            raise SamplingError(f"the engine at {_shown(self._endpoint.url)} failed: {type(error).__name__}") from error
 
     def _connected(self) -> tuple[OpenAI, ThreadPoolExecutor]:
         with self._once:
@@ -100,6 +169,12 @@ class RemoteSampler:
             raise ModelError(f"the engine's key is missing: set {end.key_variable}")
         client = openai.OpenAI(api_key=key, base_url=end.url, max_retries=end.retries, timeout=end.timeout_seconds)
         return client, ThreadPoolExecutor(end.connections, thread_name_prefix="smoothguard-remote")
+
+
+def _shown(url: str) -> str:
+    """The engine's address, without what a URL may hold of a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _messages(prompt: Prompt) -> Any:
@@ -134,6 +209,14 @@ def _answer(done: ChatCompletion) -> Answer:
     calls = tuple(_call(call) for call in said.tool_calls or ())
     text = (said.content or said.refusal or "").strip()
     return Answer(text, calls) if calls else chat.read_answer(text)
+
+
+def _tokens(done: ChatCompletion) -> list[Token]:
+    told = done.choices[0].logprobs
+    return [
+        Token(said.token, {said.token: exp(said.logprob), **{one.token: exp(one.logprob) for one in said.top_logprobs}})
+        for said in (told.content if told is not None else None) or ()
+    ]
 
 
 def _call(call: Any) -> ToolCall:

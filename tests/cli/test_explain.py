@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from sg_guardrails import Policy
-from sg_guardrails.cli.explain import ACTION, EARLY, FAILING, REWRITE, WHERE, WHOSE, WORDING, answers, explain
-from sg_guardrails.core import rules
+from sg_guardrails.cli.explain import ACTION, EARLY, FAILING, REWRITE, WHERE, WHOSE, WORDING, explain
+from sg_guardrails.core import rules, terms
 from sg_guardrails.core.layers import shipped
 from sg_guardrails.core.policy import Smoothing
 from sg_guardrails.core.types import ACTIONS
@@ -21,7 +21,7 @@ def choices(model, field):
 
 
 def kinds():
-    union = get_args(rules.Condition)[0]
+    union = get_args(terms.Condition)[0]
     return {get_args(kind)[0] for kind in get_args(union)}
 
 
@@ -33,7 +33,7 @@ def test_every_choice_has_words():
     assert set(ACTION) == set(ACTIONS) == choices(rules.Rule, "action")
     assert set(WHERE) == choices(rules.Rule, "where")
     assert set(REWRITE) == choices(rules.Rule, "rewrite")
-    assert set(WHOSE) == choices(rules.Reads, "of")
+    assert set(WHOSE) == choices(terms.Reads, "of")
     assert set(EARLY) == choices(Smoothing, "early")
     fields = ("on_error", "on_timeout", "on_missing_context", "unresolvable_media")
     assert set(FAILING) == set().union(*(choices(Policy, field) for field in fields))
@@ -56,21 +56,9 @@ def test_a_condition_is_told_with_its_content():
         assert part in told
 
 
-@pytest.mark.parametrize(
-    ("smoothing", "least", "most"),
-    [
-        ({"copies": 10}, 11, 11),
-        ({"copies": 10, "include_clean": False}, 10, 10),
-        ({"copies": 10, "early": "exact"}, 6, 11),
-        ({"copies": 10, "early": "sequential", "alpha": 0.05}, 4, 11),
-        ({"copies": 10, "adaptive": {"start_copies": 3}}, 4, 14),
-    ],
-)
-def test_the_answers_are_counted(smoothing, least, most):
-    policy = Policy.parse({"name": "p", "smoothing": smoothing})
-    assert answers(policy) == (least, most)
-    count = str(most) if least == most else f"{least} to {most}"
-    assert any(line.startswith(f"Cost: {count} answers") for line in explain(policy))
+def test_a_share_of_nothing_means_one():
+    rule = {"id": "r", "when": {"words": ["x"]}, "share": 0}
+    assert "(in at least one of them)" in "\n".join(explain(Policy.parse({"name": "p", "rules": [rule]})))
 
 
 def test_observing_is_told_first():

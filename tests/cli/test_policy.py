@@ -13,7 +13,7 @@ import yaml
 
 from sg_guardrails import Policy, PolicyError
 from sg_guardrails.cli import main
-from sg_guardrails.cli.policy import policy_schema
+from sg_guardrails.cli.policy import SCORERS, policy_schema
 from sg_guardrails.core.layers import shipped
 
 SHIPPED = sorted(shipped().glob("*.yaml"))
@@ -107,6 +107,9 @@ def test_diff_shows_what_changes(run):
     data = json.loads(out)
     assert (code, data["decided"], data["changed"]) == (0, 3, 2)
     assert [item["changed"] for item in data["decisions"]] == [True, False, True]
+    code, out, err = run("policy", "diff", "default", "strict.yaml", "a.jsonl", "--exit-code")
+    assert (code, err) == (1, "")
+    assert run("policy", "diff", "default", "default", "a.jsonl", "--exit-code")[0] == 0
     Path("b.jsonl").write_text(json.dumps({"policy": "p@1", "status": "passed"}) + "\n")
     code, _, err = run("policy", "diff", "default", "strict.yaml", "b.jsonl")
     assert (code, "include_text" in err) == (2, True)
@@ -154,8 +157,12 @@ def test_a_bad_line_to_score_is_named_after_what_stood_before_it(run, bad, numbe
 
 
 def test_score_tells_what_there_is(run):
+    from sg_guardrails.models.text import shipped_heads
+
     code, out, err = run("score", "kindness", "-")
-    assert (code, out, "refusal" in err) == (2, "", True)
+    names = ", ".join(sorted((*shipped_heads(), "hostility")))
+    assert (code, out, f"there are {names}" in " ".join(err.split())) == (2, "", True)
+    assert sorted((*shipped_heads(), "hostility")) == list(SCORERS)
     assert run("score", "refusal", "missing.jsonl")[0] == 2
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
+from sg_guardrails.attacks.objectives import Expectation
 from sg_guardrails.cli import redteam_arms as arms
+from sg_guardrails.core.errors import SamplingError
 from sg_guardrails.core.policy import ImageNoise, Policy
 from sg_guardrails.evals.redteam import Cell
 from sg_guardrails.models.hf import load
@@ -75,6 +79,35 @@ def test_what_is_there_is_not_made_again_and_a_torn_line_is(handle, kept, monkey
     assert asked == [1]
 
 
+def test_workers_make_the_same_pictures_and_lines(handle, kept, tmp_path):
+    out, goals, made = kept
+    packed = []
+
+    def each(make, tasks):
+        """What workers do, here: what would travel is packed and unpacked, and the last batch comes first."""
+        job = make()
+        for task in reversed(list(tasks)):
+            packed.append(len(pickle.dumps(task)))
+            yield task, pickle.loads(pickle.dumps(job(task)))
+
+    crafters = arms.Crafters(each, lambda: handle)
+    again = arms.craft(handle, CELL, goals, tmp_path, noise=NOISE, steps=5, crafters=crafters)
+    assert again == made
+    assert packed
+    for one in made:
+        assert arms.picture(tmp_path, one.key).digest == arms.picture(out / CELL.name, one.key).digest
+
+
+def test_a_workers_error_ends_the_crafting(handle, kept, tmp_path):
+    def each(make, tasks):
+        for task in tasks:
+            yield task, SamplingError("3 workers died of it")
+
+    with pytest.raises(SamplingError, match="3 workers died"):
+        arms.craft(handle, CELL, kept[1], tmp_path, noise=NOISE, crafters=arms.Crafters(each, lambda: handle))
+    assert arms.crafted(tmp_path) == []
+
+
 def test_budgets_become_settings():
     assert arms.settings(Cell("wrong", "64")).eps == pytest.approx(64 / 255)
     assert arms.settings(Cell("wrong", "unconstrained")).norm == "unconstrained"
@@ -88,3 +121,19 @@ def test_noisy_copies_are_shown_as_the_model_sees_them(handle, kept):
     assert first.pixels.shape == (64, 64, 3)
     assert (first.pixels != second.pixels).mean() > 0.5
     assert abs(float((first.pixels - prompt.media[0].pixels).mean())) < 0.2
+
+
+def test_an_attacker_who_knows_more_averages_over_what_he_knows(handle, kept, tmp_path, monkeypatch):
+    expected = []
+
+    def noting(handle, prompts, objectives, settings, **more):
+        expected.append(more["expectation"])
+        return attack(handle, prompts, objectives, replace(settings, steps=1), **{**more, "expectation": None})
+
+    attack = arms.attack_many
+    monkeypatch.setattr(arms, "attack_many", noting)
+    mine = Expectation(noise=(ImageNoise(space="pixel", sigma=0), NOISE), draws=2)
+    cell = Cell("hijack", "32", "adaptive")
+    arms.craft(handle, cell, kept[1][:1], tmp_path / "usual", noise=NOISE)
+    arms.craft(handle, cell, kept[1][:1], tmp_path / "mine", noise=NOISE, expectation=mine)
+    assert expected == [Expectation(noise=(NOISE,), draws=arms.DRAWS), mine]

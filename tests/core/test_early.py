@@ -45,8 +45,8 @@ def test_a_rule_waits_for_what_could_still_turn_its_share(share, unmatched, matc
 
 def test_what_is_given_waits_for_nothing():
     for where in ("user", "candidate"):
-        assert enough(policy({"share": 0.0, "where": where}), 11) == 6
-        assert enough(policy({"share": 1.0, "where": where}), 11, [found(where=where)]) == 6
+        assert enough(policy({"where": where}), 11) == 6
+        assert enough(policy({"where": where}), 11, [found(where=where)]) == 6
     # A finding on the candidate says nothing of the winner.
     assert enough(policy({"share": 0.2}), 11, [found(where="candidate")]) == 9
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sg_guardrails.core.errors import SamplingError
 from sg_guardrails.core.inquiry import LLAMA_GUARD_CATEGORIES, chat_judge, delimited, inquiry, spoken
-from sg_guardrails.core.rules import Question
+from sg_guardrails.core.terms import Question
 
 ASKS = Question(question="Does it insult anybody?")
 PRESETS = [ASKS, Question(preset="llama_guard"), Question(preset="shieldgemma")]

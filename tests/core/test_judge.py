@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg_guardrails import Answer, GuardError, Policy, PolicyError, ToolCall, Vote
 from sg_guardrails.core.conditions import Seen, matches
 from sg_guardrails.core.judge import Case, hand_on, judge, missing_parts, missing_scorers
 from sg_guardrails.testing import fake_scorers
+
+REDACT = {"action": "rewrite", "rewrite": "redact", "share": 0}
 
 
 def policy(*rules, **sections):
@@ -116,11 +118,33 @@ def test_a_share_of_zero_still_needs_a_match():
     assert action({"words": ["bad"]}, case("good"), share=0) == "allow"
 
 
+def test_what_earlier_parts_have_settled_asks_no_later_one():
+    def unasked(texts):
+        pytest.fail("asked")
+
+    scorers = {"mine": unasked}
+    bad, mine = {"words": ["bad"]}, {"scorer": "mine"}
+    for when, text, found in (
+        ({"all": [bad, mine]}, "good", False),
+        ({"any": [bad, mine]}, "bad", True),
+        ({"all": [{"any": [bad, mine]}, {"not": {"all": [{"words": ["worse"]}, mine]}}]}, "bad", True),
+    ):
+        (rule,) = policy({"when": when}).rules
+        assert matches(rule.when, [Seen.of(Answer(text))], Case(scorers=scorers)).tolist() == [found]
+
+
+def test_some_texts_unsettled_ask_the_later_part_of_all():
+    (rule,) = policy({"when": {"all": [{"words": ["bad"]}, {"scorer": "mine"}]}}).rules
+    asked = Case(scorers={"mine": lambda texts: [1.0] * len(texts)})
+    assert matches(rule.when, [Seen.of(Answer("good")), Seen.of(Answer("bad"))], asked).tolist() == [False, True]
+
+
 def test_where_a_rule_looks():
     spoken = case("good", "good", "bad", members=2, candidate="fine", question="bad")
+    one = ("candidate", "user")
     where = {
-        place: action({"words": ["bad"]}, spoken, where=place, share=0.3)
-        for place in ("answer", "winner", "candidate", "any", "user")
+        place: action({"words": ["bad"]}, spoken, where=place, **({} if place in one else {"share": 0.3}))
+        for place in ("answer", "winner", "any", *one)
     }
     assert where == {"answer": "allow", "winner": "allow", "candidate": "allow", "any": "block", "user": "block"}
     reviewed = case("good", candidate="bad")
@@ -188,6 +212,19 @@ def test_what_is_handed_on():
     )
 
 
+def test_a_rules_own_text_stands_before_its_categorys_and_that_before_the_policys():
+    texts = {"blocked": "policy's", "categories": {"harm": "category's"}}
+    bad = {"when": {"words": ["bad"]}, "category": "harm"}
+    for rule in (bad, {**bad, "action": "rewrite"}, {**bad, "action": "rewrite", "rewrite": "redact"}):
+        assert handed({**rule, "text": "rule's"}, case("bad"), texts={**texts, "redacted": "bad"})[2] == "rule's"
+        assert handed(rule, case("bad"), texts={**texts, "redacted": "bad"})[2] == "category's"
+    plain = {"when": {"words": ["bad"]}}
+    assert handed({**plain, "text": "rule's", "action": "raise"}, case("bad"))[2] == "rule's"
+    mild = {**plain, "action": "rewrite", "text": "mild"}
+    rules = policy(mild, {**plain, "text": "strict"})
+    assert hand_on(rules, judge(rules, case("bad")), case("bad"))[2] == "strict"
+
+
 def test_a_contradicting_candidate_gives_way_to_the_majority():
     rule = {"where": "candidate", "when": {"disagrees": "candidate"}, "action": "rewrite", "rewrite": "representative"}
     seen = case("red", "red", candidate=Answer("blue", (ToolCall("paint"),)), disagrees=lambda kind: True)
@@ -197,7 +234,7 @@ def test_a_contradicting_candidate_gives_way_to_the_majority():
 def test_a_majority_that_is_at_fault_itself_never_stands_in():
     rules = policy(
         {"where": "candidate", "when": {"disagrees": "candidate"}, "action": "rewrite", "rewrite": "representative"},
-        {"where": "winner", "when": {"words": ["bad"]}, "action": "rewrite", "rewrite": "representative"},
+        {"where": "answer", "when": {"words": ["bad"]}, "action": "rewrite", "rewrite": "representative"},
     )
     seen = case("bad", candidate="blue", disagrees=lambda kind: True)
     assert hand_on(rules, judge(rules, seen), seen) == ("rewritten", None, rules.texts.rewritten)
@@ -330,6 +367,24 @@ def test_a_call_passes_only_where_every_copy_makes_it():
     assert action(rule, case(candidate=pay)) == "allow"
 
 
+def test_words_and_patterns_see_what_arguments_hide_in_json_and_line_breaks():
+    for body in ("click\nhere", '{"deep": ["click\\u0020here"]}', ["a", {"b": "click\there"}]):
+        for place in ("answer", "tools"):
+            assert action({"words": ["click here"]}, case(call("post", body=body)), where=place) == "block"
+            assert action({"regex": [r"click\s+here"]}, case(call("post", body=body)), where=place) == "block"
+
+
+def test_patterns_may_span_lines_and_hold_to_them():
+    answer = "Sure.\n  Password:  \n\nhunter2"
+    assert action({"regex": [r"(?m)^Password:$"]}, case(answer)) == "block"
+    assert action({"regex": [r"Password:\n\nhunter"]}, case(answer)) == "block"
+    assert action({"regex": [r"(?m)^hunter2$"], "of": "user"}, case("a", question=answer)) == "block"
+    assert action({"regex": [r"(?m)^hunter2$"]}, looks("a", pictured=lambda: [answer]), where="picture") == "block"
+    assert action({"regex": [r"(?m)^Sure$"]}, case(answer)) == "allow"
+    redacted = handed({**REDACT, "when": {"regex": [r"(?m)^hunter\d$"]}}, case(answer))
+    assert redacted[2] == "Sure.\n  Password:  \n\n[removed]"
+
+
 def test_tools_are_looked_at_without_the_text():
     answer = {"text": "secret", "tool_calls": [{"name": "send", "arguments": {"body": "plain"}}]}
     assert action({"words": ["secret"]}, case(answer), where="tools") == "allow"
@@ -357,6 +412,41 @@ def test_a_judges_probability_is_held_against_the_bound():
     assert "Hm?" in asked[0].instruction.question
     assert action({**ASKS, "of": "user"}, looks("x", question="fool", judges={"guard": fair})) == "block"
     assert [turn.role for turn in asked[-1].turns.messages] == ["user"]
+
+
+def test_a_judge_is_told_whose_words_it_judges():
+    asked = []
+
+    def judging(items):
+        asked.extend(items)
+        return [0.0] * len(items)
+
+    whole = {"question": "Hm?", "pictured": lambda: ["a sign"], "judges": {"guard": judging}}
+    guard = {"judge": {"preset": "llama_guard"}}
+
+    def told(when, **rule):
+        asked.clear()
+        action(when, looks("An answer.", **whole), **rule)
+        [item] = asked
+        return (
+            item.text,
+            [turn.role for turn in item.turns.messages],
+            "ONLY THE LAST Agent" in item.instruction.question,
+        )
+
+    assert told(guard) == ("An answer.", ["user", "assistant"], True)
+    assert told(guard, where="user") == ("Hm?", ["user"], False)
+    assert told(guard, where="picture") == ("a sign", ["user"], False)
+    assert told({**guard, "of": "user"}) == ("Hm?", ["user"], False)
+    assert told({**guard, "of": "picture"}) == ("a sign", ["user"], False)
+    assert told({**guard, "of": "picture"}, where="user") == ("a sign", ["user"], False)
+
+
+def test_a_pinned_judge_goes_by_model_and_revision():
+    rule = {"when": {"judge": {"question": "Is it rude?", "model": "org/judge", "revision": "v1"}}}
+    assert missing_parts(policy(rule), [], ["org/judge"], reads_pictures=True) == ["the judge 'org/judge@v1'"]
+    pinned = looks("x", judges={"org/judge@v1": lambda items: [1.0], "org/judge": lambda items: [0.0]})
+    assert action(rule["when"], pinned) == "block"
 
 
 @pytest.mark.parametrize("given", [[0.1, 0.2], [float("nan")], [1.5], [-0.1], [], "0"])
@@ -406,6 +496,7 @@ TEXTS = st.lists(
 )
 
 
+@settings(deadline=None)  # the first example loads the language model
 @given(st.sampled_from(CONDITIONS), st.sampled_from(CONDITIONS), TEXTS, st.booleans())
 def test_a_condition_and_its_denial_part_all_texts(one, other, texts, pictured):
     when, rest = (policy({"when": {key: [one, other]}}).rules[0].when for key in ("all", "any"))
@@ -420,9 +511,6 @@ def test_a_condition_and_its_denial_part_all_texts(one, other, texts, pictured):
 
 
 # Rewriting
-
-
-REDACT = {"action": "rewrite", "rewrite": "redact", "share": 0}
 
 
 def test_a_match_is_taken_out_and_the_rest_stays_as_it_was():

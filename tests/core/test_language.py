@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +21,9 @@ SHORT = [
     "\u03c0",
     "",
     "42",
-    "C'est la vie.",
+    "Carpe diem.",
+    "Leonardo da Vinci",
+    "for i in range(10): pass",
 ]
 
 
@@ -68,6 +72,42 @@ def test_english_stays_english(text):
 )
 def test_other_languages_are_told(text):
     assert not_english(text)
+
+
+LABELLED = [
+    json.loads(line)
+    for line in (Path(__file__).parents[1] / "data" / "languages.jsonl").read_text(encoding="utf-8").splitlines()
+]
+OTHER_SCRIPTS = {"ru", "uk", "el", "zh", "ja", "ko", "ar", "he", "hi", "th"}
+LOANS = {
+    "Spaghetti alla carbonara",
+    "C'est la vie.",
+    "Antoine de Saint-Exup\u00e9ry",
+    "Maria de los Angeles",
+    "Caf\u00e9 au lait",
+}
+"""The phrases and names of other languages among the English answers that are told as foreign."""
+
+
+def told(rows):
+    return [row["text"] for row in rows if not_english(row["text"])]
+
+
+def test_of_short_texts_in_latin_script_four_in_five_are_told():
+    rows = [row for row in LABELLED if row["language"] not in OTHER_SCRIPTS | {"en"}]
+    assert len({row["language"] for row in rows}) >= 20
+    assert len(told(rows)) >= 0.8 * len(rows)
+
+
+def test_every_short_text_in_another_script_is_told():
+    rows = [row for row in LABELLED if row["language"] in OTHER_SCRIPTS]
+    assert told(rows) == [row["text"] for row in rows]
+
+
+def test_of_short_english_answers_names_and_code_only_loans_are_told():
+    rows = [row for row in LABELLED if row["language"] == "en"]
+    assert len(rows) > 250
+    assert set(told(rows)) <= LOANS
 
 
 def test_no_prompt_and_no_completion_of_xstest_is_taken_for_another_language(shared):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from typing import get_args
 
 import pytest
 import yaml
@@ -11,6 +13,9 @@ from hypothesis import strategies as st
 
 from sg_guardrails import Policy, PolicyError
 from sg_guardrails.core import layers
+from sg_guardrails.core.judge import Case, judge
+from sg_guardrails.core.rules import Rule
+from sg_guardrails.core.types import ACTIONS, Answer, ToolCall, Vote
 
 quick = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
@@ -18,6 +23,106 @@ SECTIONS = sorted(Policy.model_fields)
 KEYS = st.sampled_from([*SECTIONS, "id", "when", "words", "regex", "scorer", "not", "all", "sigma", "copies", "above"])
 TREES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS | st.text(max_size=5), inner, max_size=5)
+)
+PIECES = st.sampled_from(["x", "", " ", "\u200b", "a*", "(", "evil", "*", ".*", "org/model", "v1", "guard"])
+JUNK = PIECES | SCALARS | st.lists(PIECES | SCALARS, max_size=3)
+"""What a key may or may not take."""
+WORDS = st.lists(st.sampled_from(["x", "evil", "two words"]), min_size=1, max_size=2)
+SHARES = st.sampled_from([0.1, 0.5, 0.9])
+OF = st.sampled_from(["answer", "user", "picture"])
+PATTERNS = st.dictionaries(st.sampled_from(["x", "*"]), st.sampled_from(["x", "[a-z]+"]), min_size=1, max_size=2)
+TOOLS = st.dictionaries(st.sampled_from(["x", "Y"]), PATTERNS, min_size=1, max_size=2)
+
+
+def sections(needed, optional, *, junk):
+    """Mappings with what is needed and some of the rest; under `junk`, values of any kind too."""
+    mixed = {key: value | JUNK if junk else value for key, value in {**needed, **optional}.items()}
+    return st.fixed_dictionaries({key: mixed[key] for key in needed}, optional={key: mixed[key] for key in optional})
+
+
+def conditions(*, junk):
+    part = functools.partial(sections, junk=junk)
+    named = {"allowed": WORDS, "denied": WORDS, "unanimous": st.booleans()}
+    calls = part({}, {**named, "arguments": TOOLS, "denied_arguments": TOOLS})
+    asked = part({"question": st.just("Is it rude?")}, {"model": st.just("org/judge"), "revision": st.just("v1")})
+    atoms = st.one_of(
+        part({"words": WORDS}, {"of": OF}),
+        part({"regex": WORDS}, {"of": OF}),
+        part({"near": WORDS}, {"above": SHARES, "of": OF}),
+        part({"scorer": st.just("refusal")}, {"above": SHARES, "of": OF}),
+        part({"language_other_than": st.just("en")}, {}),
+        part({"agreement_below": SHARES}, {}),
+        part({"disagrees": st.sampled_from(["clean", "candidate"])}, {}),
+        part({"tool_calls": calls}, {}),
+        part({"judge": asked}, {"above": SHARES, "of": OF}),
+        part({"classifier": part({"id": st.just("org/x")}, {"label": WORDS.map(min), "revision": WORDS.map(min)})}, {}),
+    )
+    joined = st.sampled_from(["all", "any"])
+    return st.recursive(
+        atoms,
+        lambda inner: (
+            st.builds(lambda key, inside: {key: inside}, joined, st.lists(inner, min_size=1 - junk, max_size=3))
+            | inner.map(lambda inside: {"not": inside})
+        ),
+        max_leaves=4,
+    )
+
+
+def merged(*mappings):
+    return st.tuples(*mappings).map(lambda found: {key: value for one in found for key, value in one.items()})
+
+
+TEXT = st.just("Hm.")
+PLACES = st.one_of(
+    sections({"where": st.sampled_from(["answer", "any", "winner", "tools"])}, {"share": SHARES}, junk=False),
+    sections({"where": st.just("clusters")}, {"share": SHARES, "over": SHARES}, junk=False),
+    sections({"where": st.sampled_from(["user", "picture", "candidate"])}, {}, junk=False),
+)
+DEEDS = st.one_of(
+    sections({}, {"action": st.sampled_from(["allow", "flag"])}, junk=False),
+    sections({"action": st.sampled_from(["block", "raise"])}, {"text": TEXT}, junk=False),
+    sections(
+        {"action": st.just("rewrite")},
+        {"text": TEXT, "rewrite": st.sampled_from(["text", "representative", "safest", "redact", "model"])},
+        junk=False,
+    ),
+)
+HEAD = {"id": st.sampled_from("abcdef"), "when": conditions(junk=False)}
+SOUND = merged(sections(HEAD, {"category": st.just("harm")}, junk=False), PLACES, DEEDS)
+"""Rules that are mostly valid: some of their keys don't go together."""
+CHOSEN = {
+    name: st.sampled_from(get_args(Rule.model_fields[name].annotation))
+    for name in ("severity", "where", "action", "rewrite", "mode")
+}
+ANY_RULES = sections(
+    {**HEAD, "when": conditions(junk=True)},
+    {**CHOSEN, "category": st.just("harm"), "share": SHARES, "over": SHARES, "text": TEXT},
+    junk=True,
+)
+RULES = st.one_of(SOUND, SOUND, SOUND, ANY_RULES)
+CATEGORIES = st.one_of(
+    st.just({}),
+    st.just({}),
+    st.dictionaries(st.sampled_from(["general", "harm"]), st.sampled_from(ACTIONS), max_size=1),
+    st.dictionaries(PIECES, JUNK, max_size=2),
+)
+
+
+class Everything(dict):
+    """A scorer or a judge under any name."""
+
+    def get(self, key, default=None):
+        return lambda items: [0.5] * len(items)
+
+
+CASE = Case(
+    ("x",),
+    [Answer("x", (ToolCall("x", {"x": "x"}),))],
+    Vote((0,), 0, 0, 1.0, False, (1.0,)),
+    Answer("evil"),
+    scorers=Everything(),
+    judges=Everything(),
+    pictured=lambda: ["x"],
 )
 
 
@@ -28,7 +133,7 @@ def load(folder, content):
     try:
         policy = Policy.load(file)
     except PolicyError as error:
-        if "p.yaml" not in str(error):
+        if "p.yaml" not in str(error) and "base.yaml" not in str(error):
             raise
         return None
     # Accepted means accepted whole: it has a hash, is valid again as it stands, and says the same.
@@ -53,6 +158,22 @@ def test_any_punctuation(tmp_path, marks):
 @quick
 def test_any_tree_of_values(tmp_path, tree):
     load(tmp_path, yaml.safe_dump({"name": "p", **tree}, allow_unicode=True))
+
+
+@given(st.lists(RULES, max_size=2), CATEGORIES, CATEGORIES)
+@settings(quick, max_examples=60)
+def test_any_rules_are_accepted_whole_or_refused(tmp_path, listed, actions, texts):
+    tree = {"name": "p", "rules": listed, "actions": actions, "texts": {"categories": texts}}
+    policy = load(tmp_path, yaml.safe_dump(tree, allow_unicode=True))
+    if policy is not None:
+        judge(policy, CASE)  # what validates can be judged
+
+
+@given(RULES, RULES)
+@quick
+def test_any_rule_laid_over_another_is_accepted_whole_or_refused(tmp_path, base, top):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"name": "base", "rules": [base]}), encoding="utf-8")
+    load(tmp_path, yaml.safe_dump({"name": "p", "extends": "base.yaml", "rules": [{**top, "id": base["id"]}]}))
 
 
 @given(st.sampled_from(SECTIONS), TREES)

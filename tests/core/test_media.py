@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image as pillow
 
 from sg_guardrails import Audio, Image, MediaError, MediaLimits, base64_bytes, data_uri_bytes, decode
+from sg_guardrails.core.media import within
 
 
 def encoded(format_: str, size=(5, 3), **options) -> bytes:
@@ -264,3 +265,14 @@ def test_real_clips_and_pictures(shared):
     assert 1 < speech.seconds < 10
     picture = Image.open(shared / "data/figstep/query_ForbidQI_1_1_6.png")
     assert picture.pixels.shape == (760, 760, 3)
+
+
+def test_decoded_media_keep_to_the_limits_too():
+    noise = np.random.default_rng(0)
+    picture, clip_ = Image(noise.random((3, 5, 3))), Audio(noise.uniform(-1, 1, 16_000).astype(np.float32), 8_000)
+    within(picture, MediaLimits(max_pixels=15))
+    within(clip_, MediaLimits(max_seconds=2, max_samples=16_000))
+    over = ((picture, {"max_pixels": 14}), (clip_, {"max_seconds": 1.9}), (clip_, {"max_samples": 15_999}))
+    for medium, limits in over:
+        with pytest.raises(MediaError, match="raise the policy's limits"):
+            within(medium, MediaLimits(**limits))

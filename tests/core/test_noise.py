@@ -51,7 +51,7 @@ def test_the_key_comes_from_the_environment_else_is_random(monkeypatch):
         noise.process_key()
     monkeypatch.delenv(noise.KEY_VARIABLE)
     assert noise.process_key() is noise.process_key()
-    assert len(noise.process_key().secret) == 32
+    assert len(bytes.fromhex(noise.process_key().secret.decode())) == 32
 
 
 def test_neither_key_nor_seed_shows():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sg_guardrails import Policy, PolicyError
 from sg_guardrails.core.conditions import looks_at_pictures, missing_scorers
 from sg_guardrails.core.layers import shipped
-from sg_guardrails.core.rules import Classified, Judged, Language, Regex, parts
+from sg_guardrails.core.terms import Classified, Judged, Language, Regex, parts
 
 RULE = {"id": "a", "when": {"words": ["x"]}}
 DEFAULT_RULES = {rule.id for rule in Policy.load("default").rules}
@@ -75,6 +79,13 @@ def test_paper_is_the_published_method():
     assert (paper.smoothing.image.space, paper.smoothing.image.sigma) == ("model", 0.1)
     assert (paper.voting.method, paper.voting.k, paper.voting.representative) == ("kmeans", 2, "centroid")
     assert (paper.voting.embedder.id, paper.voting.embedder.pooling) == ("FacebookAI/roberta-base", "mean_all")
+
+
+def test_the_examples_of_the_documentation_are_valid():
+    page = Path(__file__).parents[2] / "docs" / "policies.md"
+    blocks = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    policies = [Policy.parse({"name": "p", **yaml.safe_load(block)}) for block in blocks]
+    assert [rule.action for policy in policies for rule in policy.rules] == ["block", "raise"]
 
 
 def test_all_shipped_files_are_covered():
@@ -181,14 +192,17 @@ def test_extends_lays_sections_and_rules_over_each_other(tmp_path):
 
 def test_a_rule_cannot_vanish_by_being_named_twice(tmp_path):
     write(tmp_path, "base.yaml", "name: base\nrules:\n- {id: a, when: {words: [x]}}\n")
-    with pytest.raises(PolicyError, match="twice"):
-        Policy.load(
-            write(
-                tmp_path,
-                "top.yaml",
-                "name: top\nextends: base.yaml\nrules:\n- {id: a, action: flag}\n- {id: a, action: block}\n",
-            )
-        )
+    text = "name: top\nextends: base.yaml\nrules:\n- {id: a, action: flag}\n- {id: a, action: block}\n"
+    top = write(tmp_path, "top.yaml", text)
+    with pytest.raises(PolicyError, match="twice") as caught:
+        Policy.load(top)
+    assert str(caught.value).startswith(f"{top}:5: rules: id 'a'")
+    alone = write(
+        tmp_path, "alone.yaml", "name: p\nrules:\n- {id: a, when: {words: [x]}}\n- id: a\n  when: {words: [y]}\n"
+    )
+    with pytest.raises(PolicyError, match="twice") as caught:
+        Policy.load(alone)
+    assert str(caught.value).startswith(f"{alone}:4: rules.1.id (rule 'a'): ")
 
 
 def test_extends_stays_in_its_folder_and_runs_in_no_circle(tmp_path):
@@ -196,12 +210,14 @@ def test_extends_stays_in_its_folder_and_runs_in_no_circle(tmp_path):
     folder.mkdir()
     write(tmp_path, "outside.yaml", "name: outside\n")
     for base in ("../outside.yaml", str(tmp_path / "outside.yaml"), "missing", "[1]"):
-        with pytest.raises(PolicyError):
-            Policy.load(write(folder, "p.yaml", f"name: p\nextends: {base}\n"))
+        with pytest.raises(PolicyError) as caught:
+            Policy.load(write(folder, "p.yaml", f"name: p\n\nextends: {base}\n"))
+        assert str(caught.value).startswith(f"{folder / 'p.yaml'}:3: extends: ")
     write(folder, "a.yaml", "name: a\nextends: b.yaml\n")
-    write(folder, "b.yaml", "name: b\nextends: a.yaml\n")
-    with pytest.raises(PolicyError, match="circle"):
+    write(folder, "b.yaml", "name: b\nmode: observe\nextends: a.yaml\n")
+    with pytest.raises(PolicyError, match=r"'a\.yaml' runs in a circle") as caught:
         Policy.load(folder / "a.yaml")
+    assert str(caught.value).startswith(f"{folder / 'b.yaml'}:3: extends: ")
     assert Policy.load(write(folder, "ok.yaml", "name: ok\nextends: default\n")).rules == Policy.load("default").rules
 
 
@@ -211,6 +227,8 @@ def test_the_hash_follows_meaning(tmp_path):
     changed = Policy.load(write(tmp_path, "c.yaml", "name: p\nsmoothing: {copies: 9}\n"))
     assert first.hash == spelled.hash != changed.hash
     assert first.id == f"p@{first.hash}"
+    assert len(bytes.fromhex(first.hash)) == 8
+    assert first.hash != Policy.parse({"name": "p", "voting": {"embedder": {"revision": "v1"}}}).hash
 
 
 def test_policies_cannot_be_changed_in_place():

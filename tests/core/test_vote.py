@@ -46,6 +46,20 @@ def test_majority_wins_and_labels_are_numbered_by_first_appearance():
     assert got.weights == (1.0, 3.0)
 
 
+def test_one_wording_is_elected_without_a_vector_and_weighs_by_its_tone():
+    def unasked(texts):
+        pytest.fail("asked")
+
+    got = vote("red", "red", "red", embed=unasked, refusal=unasked)
+    assert (got.labels, got.choice, got.agreement, got.abstained, got.weights) == ((0, 0, 0), 0, 1.0, False, (3.0,))
+    assert vote("red", "red", min_agreement=1.0).abstained
+    rude = vote("fool", "fool", sentiment=scorer(fool=-0.8), sentiment_weight=0.5, embed=unasked)
+    assert rude.weights == (pytest.approx(2 * (1 - 0.5 * 0.8)),)
+    said = "I can't help"
+    refused = vote(said, said, sentiment=lambda texts: np.full(len(texts), -0.8), sentiment_weight=0.5, embed=unasked)
+    assert refused.weights == (2.0,), "a refusal's tone is not held against it"
+
+
 def test_no_answers_is_a_typed_error():
     with pytest.raises(GuardError, match="at least one answer"):
         vote()

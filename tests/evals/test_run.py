@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from sg_guardrails.core.errors import GuardError, MediaError, ModelError, Sampli
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.types import Prompt
 from sg_guardrails.evals.base import Figure, Item, Reply
-from sg_guardrails.evals.run import MOST_FAILURES, Batched, run, spread
+from sg_guardrails.evals.run import MOST_FAILURES, Batched, Elsewhere, run, spread
 from sg_guardrails.testing import fake_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -259,6 +260,80 @@ def test_a_killed_run_goes_on_without_loss_or_repeat(tmp_path, answer):
     rows = lines(tmp_path)
     assert [row["key"] for row in rows] == [f"sum-{i}" for i in range(1500)]
     assert all(row["text"] == str(i * 2) for i, row in enumerate(rows))
+
+
+def doubles():
+    return Batched(lambda prompts: [double(prompt) for prompt in prompts], 3)
+
+
+def unloadable():
+    raise ModelError("no such model")
+
+
+def backwards(make, tasks):
+    """What workers do, here; what would travel is packed and unpacked, and the last result comes first."""
+    tasks = pickle.loads(pickle.dumps(list(tasks)))
+    job = make()
+    return reversed([(task, pickle.loads(pickle.dumps(job(task)))) for task in tasks])
+
+
+def without_time(rows):
+    return [replace(row, seconds=0.0) for row in rows]
+
+
+def test_workers_give_the_rows_of_a_run_here_in_the_benchmarks_order(tmp_path):
+    sums = Sums(n=11, broken=(4,))
+    here = run(sums, doubles(), out=tmp_path / "here")
+    there = run(sums, Elsewhere(doubles, backwards, 3), out=tmp_path / "there")
+    assert without_time(there.rows) == without_time(here.rows)
+    assert there.rows[4].status == "unreadable"
+    assert lines(tmp_path / "there")[0]["key"] == "sum-9"
+    assert sorted(line["key"] for line in lines(tmp_path / "there")) == sorted(item.key for item in sums.items)
+
+
+def test_a_batch_that_took_its_workers_down_fails_and_is_asked_again(tmp_path):
+    def losing(make, tasks):
+        for number, (task, rows) in enumerate(backwards(make, tasks)):
+            yield task, SamplingError("3 workers died of it") if number == 1 else rows
+
+    first = run(Sums(), Elsewhere(doubles, losing, 3), out=tmp_path)
+    assert [row.key for row in first.rows if row.status == "failed"] == ["sum-6", "sum-7", "sum-8"]
+    assert first.rows[6].detail == "3 workers died of it"
+    again = run(Sums(), Elsewhere(doubles, backwards, 3), out=tmp_path)
+    assert {row.status for row in again.rows} == {"answered"}
+    assert len(lines(tmp_path)) == 10 + 3
+
+
+def test_a_model_that_no_worker_can_load_ends_the_run(tmp_path):
+    def each(make, tasks):
+        for task in tasks:
+            try:
+                yield task, make()(task)
+            except ModelError as error:
+                yield task, error
+
+    with pytest.raises(ModelError, match="no such model"):
+        run(Sums(), Elsewhere(unloadable, each, 3), out=tmp_path)
+    assert lines(tmp_path) == []
+
+
+def test_workers_take_batches_as_they_can_begin_them(tmp_path):
+    read = []
+
+    @dataclass(frozen=True)
+    class Noted(Sums):
+        @cached_property
+        def items(self):
+            return [Item(str(i), "all", lambda i=i: read.append(i) or Prompt.ask(str(i))) for i in range(9)]
+
+    def each(make, tasks):
+        job = make()
+        for number, task in enumerate(tasks, start=1):
+            assert len(read) == 3 * number
+            yield task, job(task)
+
+    run(Noted(), Elsewhere(doubles, each, 3), out=tmp_path)
+    assert read == list(range(9))
 
 
 def test_a_real_picture_reaches_the_answerer(tmp_path):

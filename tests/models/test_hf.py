@@ -12,6 +12,7 @@ import torch
 from sg_guardrails.core.errors import MediaError, SamplingError
 from sg_guardrails.core.media import Audio, Image
 from sg_guardrails.core.policy import ImageNoise, Smoothing
+from sg_guardrails.core.serving import ModelSection
 from sg_guardrails.core.types import Copy, Message, Prompt
 from sg_guardrails.models import hf
 from sg_guardrails.models.hf import HFSampler
@@ -73,6 +74,32 @@ def test_the_prompt_is_processed_once(model, monkeypatch):
     monkeypatch.setattr(hf, "encode", lambda handle, prompt: seen.append(prompt) or real(handle, prompt))
     HFSampler(handle, max_new_tokens=2)([Copy(PROMPT, seed) for seed in range(4)] + [Copy(OTHERS[0])], SMOOTHING)
     assert seen == [PROMPT, OTHERS[0]]
+
+
+def test_a_policys_model_section_is_followed(model, monkeypatch):
+    handle, asked, told = model("llava"), [], []
+    section = ModelSection(
+        id="some/model",
+        revision="v1",
+        device="cpu",
+        dtype="float32",
+        attention="eager",
+        quantization="int4",
+        max_new_tokens=3,
+        cache="static",
+        copies_per_batch=2,
+        memory_share=0.5,
+    )
+    monkeypatch.setattr(hf, "load", lambda *which, **how: asked.append((which, how)) or handle)
+    monkeypatch.setattr(hf.memory, "limit", lambda *how: told.append(how))
+    generate = handle.model.generate
+    monkeypatch.setattr(handle.model, "generate", lambda **how: told.append(how) or generate(**how))
+    HFSampler.of(section)([Copy(PROMPT, seed) for seed in range(3)], SMOOTHING)
+    how = {"revision": "v1", "device": "cpu", "dtype": "float32", "attention": "eager", "quantization": "int4"}
+    assert asked == [(("some/model",), how)]
+    assert told[0] == (handle.device, 0.5)
+    assert [len(call["input_ids"]) for call in told[1:]] == [2, 1]
+    assert {(call["max_new_tokens"], call["cache_implementation"]) for call in told[1:]} == {(3, "static")}
 
 
 def test_no_copies_no_answers(model):

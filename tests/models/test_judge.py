@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,15 @@ from sg_guardrails.core.errors import ModelError, SamplingError
 from sg_guardrails.core.inquiry import Inquiry, inquiry
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.rules import Question
+from sg_guardrails.core.serving import Endpoint
+from sg_guardrails.core.terms import Question
 from sg_guardrails.core.types import Prompt
+from sg_guardrails.local import local_guard
 from sg_guardrails.models import hf
-from sg_guardrails.models.judge import LocalJudge, local_judges, text_model
+from sg_guardrails.models.judge import LocalJudge, ServedJudge, local_judges, text_model
+from sg_guardrails.models.remote import RemoteSampler
 from tests.models import tiny
+from tests.models.test_remote import Reply, engine, said
 
 ASKS = Question(question="Does it insult anybody?")
 GUARD_TEMPLATE = (
@@ -121,7 +126,131 @@ def test_a_policys_judges_load_nothing_before_they_are_asked():
     assert set(named) == {"guard", "nobody/no-such-judge"}
     named["guard"].warm_up()
     served = Policy.parse({"name": "p", "rules": rules[:1], "model": {"endpoint": {"url": "http://localhost:1/v1"}}})
-    assert local_judges(served) == {}
+    assert isinstance(local_judges(served)["guard"], ServedJudge)
+
+
+def test_a_judge_is_the_revision_that_the_policy_pins(tmp_path, monkeypatch):
+    """A hub cache with two commits of one model, as the hub's client lays it out."""
+    repo = tmp_path / "models--org--judge"
+    for tag, commit, word in (("v1", "1" * 40, "yes"), ("v2", "2" * 40, "no")):
+        chatter(repo / "snapshots" / commit, **{word: 12.0})
+        (repo / "refs").mkdir(exist_ok=True)
+        (repo / "refs" / tag).write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    asks = {"question": "Is it rude?", "model": "org/judge"}
+    rules = [{"id": tag, "when": {"judge": {**asks, "revision": tag}}} for tag in ("v1", "v2")]
+    judges = local_judges(Policy.parse({"name": "p", "rules": rules, "model": {"device": "cpu"}}))
+    item = [inquiry(ASKS, "You fool.", None)]
+    assert judges["org/judge@v1"](item)[0] > 0.9
+    assert judges["org/judge@v2"](item)[0] < 0.1
+
+
+def test_a_folder_has_no_revision_to_pin(tmp_path):
+    with pytest.raises(ModelError, match="is a folder, which has no revision"):
+        text_model(chatter(tmp_path / "m", yes=9.0), "cpu", "v1")
+
+
+# Judges that are served
+
+
+def told(word: str, *places: dict[str, float]) -> Reply:
+    """An engine's answer with the probabilities of its tokens; the first of each place is the one that was said."""
+    content = [
+        {
+            "token": next(iter(place)),
+            "logprob": math.log(next(iter(place.values()))),
+            "bytes": None,
+            "top_logprobs": [{"token": t, "logprob": math.log(p), "bytes": None} for t, p in place.items()],
+        }
+        for place in places
+    ]
+    status, body = said(word)
+    body["choices"][0]["logprobs"] = {"content": content}
+    return status, body
+
+
+def served(url: str) -> ServedJudge:
+    return ServedJudge(RemoteSampler("m", Endpoint(url=url, retries=0)))
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        (told("Yes", {"Yes": 0.6, "No": 0.2, " yes": 0.1, "Perhaps": 0.1}), 7 / 9),
+        (told("\n\n**No**.", {"\n\n": 1.0}, {"**": 1.0}, {"No": 0.9, "Yes": 0.1}), 0.1),
+        (told("yes", {"y": 0.5, "n": 0.25}, {"es": 1.0}), 2 / 3),
+        (told("No", {"No": 0.8}), 0.0),
+        (told("Yes", {"\u2581": 1.0}), 1.0),
+        (told("Yes"), 1.0),
+        (said("No."), 0.0),
+    ],
+)
+def test_a_served_judge_gives_the_probability_that_its_engine_tells(reply, score):
+    with engine(lambda body, number: reply) as (url, sent):
+        assert served(url)([inquiry(ASKS, "You fool.", "Hm?")])[0] == pytest.approx(score, abs=1e-6)
+    assert (sent[0]["logprobs"], sent[0]["top_logprobs"], sent[0]["temperature"]) == (True, 20, 0.0)
+    assert "You fool." in sent[0]["messages"][0]["content"]
+
+
+def test_unsafe_and_safe_are_told_apart_by_their_first_tokens():
+    reply = told("unsafe\nS1", {"uns": 0.75, "safe": 0.2, "S": 0.05}, {"afe": 1.0})
+    with engine(lambda body, number: reply) as (url, _):
+        item = inquiry(Question(preset="llama_guard"), "text", "request")
+        assert served(url)([item])[0] == pytest.approx(0.75)
+
+
+def test_an_engine_that_refuses_to_tell_is_asked_for_the_word_alone():
+    def strict(body, number):
+        return (400, {"error": {"message": "unknown field logprobs"}}) if "logprobs" in body else said("Yes")
+
+    with engine(strict) as (url, sent):
+        judging = served(url)
+        assert judging([inquiry(ASKS, "You fool.", None)]).tolist() == [1.0]
+        assert judging([inquiry(ASKS, "You fool.", None)]).tolist() == [1.0]
+    assert ["logprobs" in body for body in sent] == [True, False, False]
+
+
+@pytest.mark.parametrize("reply", [said("Perhaps."), said(""), told("Maybe", {"Maybe": 0.5, "Yes": 0.4}), (500, {})])
+def test_a_served_judge_that_says_neither_word_or_fails_is_an_error(reply):
+    with engine(lambda body, number: reply) as (url, _), pytest.raises(SamplingError):
+        served(url)([inquiry(ASKS, "You fool.", None)])
+
+
+def test_a_judge_of_its_own_may_be_served_beside_a_local_model():
+    asks = {"preset": "llama_guard", "model": "guard-8b"}
+    reply = told("unsafe", {"unsafe": 0.8, "safe": 0.2})
+    with engine(lambda body, number: reply) as (url, sent):
+        end = {"url": url, "retries": 0}
+        rules = [
+            {"id": "whole", "when": {"judge": {**asks, "endpoint": end}}},
+            {"id": "bare", "when": {"judge": {**asks, "endpoint": end, "conversation": True}}},
+        ]
+        policy = Policy.parse({"name": "p", "model": {"id": "builtin:shapes"}, "rules": rules})
+        judges = local_judges(policy)
+        item = inquiry(policy.rules[0].when.judge, "A text.", "A request.")
+        whole, bare = (judges[rule.when.judge.key] for rule in policy.rules)
+        assert whole([item])[0] == bare([item])[0] == pytest.approx(0.8)
+    assert [body["model"] for body in sent] == ["guard-8b", "guard-8b"]
+    assert [turn["role"] for turn in sent[0]["messages"]] == ["user"]
+    assert sent[1]["messages"] == [
+        {"role": "user", "content": "A request."},
+        {"role": "assistant", "content": "A text."},
+    ]
+
+
+def test_a_policy_whose_model_is_served_judges_by_its_probabilities():
+    rule = {"id": "rude", "when": {"judge": {"question": "Is it rude?"}, "above": 0.7}, "share": 0}
+
+    def reply(body, number):
+        return told("Yes", {"Yes": 0.6, "No": 0.4}) if "logprobs" in body else said("You fool.")
+
+    with engine(reply) as (url, _):
+        model = {"id": "m", "endpoint": {"url": url, "retries": 0}}
+        for above, status in ((0.7, "passed"), (0.5, "blocked")):
+            rule["when"] = {**rule["when"], "above": above}
+            policy = Policy.parse({"name": "p", "model": model, "smoothing": {"copies": 2}, "rules": [rule]})
+            assert local_guard(policy).check(Prompt.ask("Who am I?")).status == status
 
 
 def test_a_judge_that_is_not_to_be_had_offline_is_one_clear_line(monkeypatch):

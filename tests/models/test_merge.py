@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from sg_guardrails import Key, Policy, SmoothGuard
 from sg_guardrails.core.errors import MediaError, SamplingError
 from sg_guardrails.core.policy import ImageNoise, Smoothing
 from sg_guardrails.core.types import Answer, Copy, Prompt
 from sg_guardrails.models.merge import Merged
+from sg_guardrails.testing import fake_embedder, fake_image, fake_scorers, fake_sentiment
 
 QUIET, LOUD = Smoothing(), Smoothing(image=ImageNoise(sigma=0.5))
 
@@ -133,3 +136,125 @@ def test_it_does_what_its_sampler_can_do() -> None:
     Merged(warm).warm_up()  # type: ignore[operator] # found by __getattr__
     assert warm.warmed
     assert not hasattr(Merged(warm), "noisy_values")
+
+
+def test_a_cancelled_call_leaves_the_queue() -> None:
+    gate = Gate()
+    merged = Merged(gate, window=0)
+    first = merged.submit(copies("a"), QUIET)
+    assert gate.entered.acquire(timeout=60)
+    others = [merged.submit(copies(name), QUIET) for name in "bc"]
+    assert (len(merged._waiting), merged._queued) == (2, 4)
+    others[0].cancel()
+    assert (len(merged._waiting), merged._queued) == (1, 2)
+    assert not first.cancel(), "what was begun is not in the queue any more"
+    gate.let(9)
+    assert others[1].result(60) == answered("c")
+    assert gate.batches == [["a", "a"], ["c", "c"]]
+    assert merged._queued == 0
+
+
+def test_after_a_long_batch_those_that_are_about_to_come_are_waited_for() -> None:
+    gate = Gate()
+    merged = Merged(gate, most_together=4, window=60)  # it ends as soon as the batch is full
+    assert merged._patience() == 0, "a lone caller never waits"
+    merged._company = True
+    merged.submit(copies("a"), QUIET)
+    later = merged.submit(copies("b"), QUIET)
+    gate.let(1)
+    assert later.result(60) == answered("b")
+    assert gate.batches == [["a", "a", "b", "b"]]
+    for took, waits in ((0.0, 0.004), (2.0, 0.1), (100.0, 0.25)):
+        usual, never = Merged(gate), Merged(gate, window=0)
+        usual._company = never._company = True
+        usual._took = never._took = took
+        assert (usual._patience(), never._patience()) == (pytest.approx(waits), 0)
+
+
+def guarded(sampler: Merged, **sections: object) -> SmoothGuard:
+    return SmoothGuard(
+        Policy.parse({"name": "p", "smoothing": {"copies": 4}, **sections}),
+        sampler=sampler,
+        embedder=fake_embedder,
+        sentiment=fake_sentiment,
+        scorers=fake_scorers(),
+        key=Key(b"a secret for the tests"),
+        emit=lambda *_, **__: None,
+    )
+
+
+class Announced(Merged):
+    """Tells when so many calls have been queued."""
+
+    def __init__(self, sampler: Gate, **settings: int) -> None:
+        super().__init__(sampler, window=0, **settings)
+        self.queued = threading.Semaphore(0)
+
+    def submit(self, *asked: object) -> object:  # type: ignore[override]
+        future = super().submit(*asked)  # type: ignore[arg-type]
+        self.queued.release()
+        return future
+
+
+def test_a_cancelled_task_takes_its_copies_out_of_the_queue() -> None:
+    gate = Gate()
+    merged = Announced(gate, most_waiting=5)
+    guard = guarded(merged)
+
+    async def main() -> list[str]:
+        def begin(name: str) -> asyncio.Task:
+            return asyncio.create_task(guard.acheck(Prompt.ask(name, fake_image())))
+
+        async def until_queued() -> None:
+            assert await asyncio.to_thread(merged.queued.acquire, timeout=60)
+
+        running = begin("a")
+        await until_queued()
+        assert await asyncio.to_thread(gate.entered.acquire, timeout=60)
+        waiting = begin("b")
+        await until_queued()
+        assert merged._queued == 5
+        refused = await begin("c")
+        assert refused.status == "error", "the queue is full"
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert merged._queued == 0, "its place is free at once, while the batch before it still runs"
+        later = begin("d")
+        await until_queued()
+        gate.let(9)
+        return [(await task).text for task in (running, later)]
+
+    assert [text[0] for text in asyncio.run(main())] == ["a", "d"]
+    assert [batch[0] for batch in gate.batches] == ["a", "d"]
+
+
+def test_a_cancelled_task_whose_batch_has_begun_is_left_and_asks_no_further_round() -> None:
+    gate = Gate()
+    merged = Announced(gate)
+    guard = guarded(merged, smoothing={"copies": 4, "early": "exact"})
+    ended = threading.Event()
+    guard._outcomes._emit = lambda *_, **__: ended.set()
+
+    async def main() -> None:
+        task = asyncio.create_task(guard.acheck(Prompt.ask("a", fake_image())))
+        assert await asyncio.to_thread(gate.entered.acquire, timeout=60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(gate.batches) == 1
+
+    asyncio.run(main())
+    gate.let(9)
+    assert ended.wait(60)
+    assert [len(batch) for batch in gate.batches] == [3], "three would settle five; these differ, so two more were due"
+
+
+def test_a_call_that_waits_past_the_deadline_leaves_the_queue() -> None:
+    gate = Gate()
+    merged = Merged(gate, window=0)
+    merged.submit(copies("a"), QUIET)
+    assert gate.entered.acquire(timeout=60)
+    outcome = guarded(merged, limits={"deadline_seconds": 0.1}).check(Prompt.ask("b", fake_image()))
+    assert (outcome.status, merged._queued) == ("error", 0)
+    gate.let(9)

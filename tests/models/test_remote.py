@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -22,8 +23,10 @@ from PIL import Image as pillow
 
 from sg_guardrails.core.errors import ModelError, SamplingError
 from sg_guardrails.core.media import Audio, Image
-from sg_guardrails.core.policy import AudioNoise, Endpoint, ImageNoise, Policy, Smoothing
+from sg_guardrails.core.policy import AudioNoise, ImageNoise, Policy, Smoothing
+from sg_guardrails.core.serving import Endpoint
 from sg_guardrails.core.types import Answer, Copy, Message, Prompt, ToolCall
+from sg_guardrails.core.waiting import waiting
 from sg_guardrails.local import local_guard
 from sg_guardrails.models.builtin import builtin_path
 from sg_guardrails.models.remote import RemoteSampler
@@ -171,6 +174,79 @@ def test_an_engine_that_is_not_there_is_told_at_warm_up() -> None:
         sampler(url).warm_up()
     with pytest.raises(ModelError, match=r"127\.0\.0\.1"):
         sampler(url).warm_up()
+
+
+def test_an_engine_that_hangs_is_asked_again_and_then_given_up() -> None:
+    go = threading.Event()
+
+    def hanging(body: dict[str, Any], number: int) -> Reply:
+        go.wait(20)
+        return said()
+
+    with engine(hanging) as (url, sent):
+        try:
+            with pytest.raises(SamplingError, match="APITimeoutError"):
+                sampler(url, retries=1, timeout_seconds=0.2)([Copy(Prompt.ask("?"))], NOISE)
+        finally:
+            go.set()
+    assert len(sent) == 2
+
+
+def test_an_address_is_told_without_what_it_holds_of_a_secret() -> None:
+    with engine(lambda body, number: (500, {})) as (url, _):
+        secret = url.replace("127.0.0.1", "user:sesame@127.0.0.1") + "/?token=sesame"
+        with pytest.raises(SamplingError, match=r"http://127\.0\.0\.1:\d+/v1/ failed") as caught:
+            sampler(secret)([Copy(Prompt.ask("?"))], NOISE)
+    assert "sesame" not in str(caught.value)
+
+
+def test_more_callers_than_may_wait_are_told_at_once_and_room_comes_back() -> None:
+    arrived, go = threading.Event(), threading.Event()
+
+    def slow(body: dict[str, Any], number: int) -> Reply:
+        arrived.set()
+        go.wait(20)
+        return said()
+
+    copies = [Copy(Prompt.ask("?"))] * 3
+    with engine(slow) as (url, sent), ThreadPoolExecutor(1) as other:
+        asker = RemoteSampler("m", Endpoint(url=url, retries=0, connections=1), most_waiting=4)
+        first = other.submit(asker, copies, NOISE)
+        assert arrived.wait(20)
+        try:
+            with pytest.raises(SamplingError, match="3 copies wait, the most is 4"):
+                asker(copies, NOISE)
+            assert len(sent) == 1
+        finally:
+            go.set()
+        assert first.result() == [Answer("A cat.")] * 3
+        assert asker(copies, NOISE) == [Answer("A cat.")] * 3
+        assert len(sent) == 6
+
+
+def test_a_lone_caller_may_bring_more_copies_than_may_wait() -> None:
+    with engine(lambda body, number: said()) as (url, _):
+        asker = RemoteSampler("m", Endpoint(url=url), most_waiting=1)
+        assert len(asker([Copy(Prompt.ask("?"))] * 3, NOISE)) == 3
+
+
+def test_what_has_no_connection_yet_is_not_asked_once_the_caller_is_gone() -> None:
+    arrived, go = threading.Event(), threading.Event()
+
+    def slow(body: dict[str, Any], number: int) -> Reply:
+        arrived.set()
+        go.wait(20)
+        return said()
+
+    with engine(slow) as (url, sent), ThreadPoolExecutor(1) as other, waiting() as wait:
+        asker = RemoteSampler("m", Endpoint(url=url, retries=0, connections=1))
+        asked = other.submit(copy_context().run, asker, [Copy(Prompt.ask("?"))] * 5, NOISE)
+        assert arrived.wait(20)
+        wait.end()
+        go.set()
+        with pytest.raises(SamplingError, match="cancelled"):
+            asked.result()
+    assert len(sent) == 1
 
 
 def test_the_key_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,8 +63,10 @@ def test_retained_texts_are_redacted(tmp_path):
         assert secret not in dumped, kind
     for word in ("hunter2", "MIIB", "668"):
         assert word not in dumped
-    assert record["text"]["asked"] == ["mail [redacted] a red triangle"]
-    assert record["text"]["answers"][0]["tool_calls"] == [{"name": "send", "arguments": {"to": ["[redacted]"], "n": 3}}]
+    assert record["text"]["asked"] == ["mail xxxx.xxx@example.org a red triangle"]
+    masked = {"to": ["xxxx.xxx@example.org"], "n": 3}
+    assert record["text"]["answers"][0]["tool_calls"] == [{"name": "send", "arguments": masked}]
+    assert record["text"]["redacted"] is True
 
 
 def test_an_answer_without_secrets_is_kept_word_for_word(tmp_path):
@@ -72,6 +74,7 @@ def test_an_answer_without_secrets_is_kept_word_for_word(tmp_path):
     write(audit, "There are 12 circles and 3 red squares, \ud800 and a \u2028.", RETAINING)
     [(_, record)] = read(audit.path)
     assert record["text"]["answers"] == ["There are 12 circles and 3 red squares, ? and a \u2028."]
+    assert record["text"]["redacted"] is False
 
 
 @pytest.mark.parametrize("length", [1, 40, 70_000, 200_000])

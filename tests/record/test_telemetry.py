@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as gen_ai
+from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 
 from sg_guardrails import Policy, Prompt, SmoothGuard
 from sg_guardrails.record.telemetry import Telemetry
@@ -61,6 +62,8 @@ def test_a_decision_is_a_span_with_its_findings_as_evaluations(collected):
     assert span.attributes["smoothguard.status"] == "blocked"
     assert span.attributes["smoothguard.policy.hash"] == checked.policy.hash
     assert span.attributes[gen_ai.GEN_AI_REQUEST_MODEL] == checked.policy.model.id
+    assert span.attributes[gen_ai.GEN_AI_OPERATION_NAME] == "chat"
+    assert span.attributes[gen_ai.GEN_AI_PROVIDER_NAME] == "sg_guardrails"
     assert span.attributes[gen_ai.GEN_AI_REQUEST_CHOICE_COUNT] == 5
     [event] = span.events
     assert event.name == "gen_ai.evaluation.result"
@@ -100,6 +103,19 @@ def test_decisions_are_counted_by_status_rule_and_policy(collected):
     assert (copies.count, copies.sum) == (3, 15)
     stages = {point.attributes["smoothguard.stage"] for point in points(reader, "smoothguard.duration")}
     assert {"sample", "vote", "judge", "total"} <= stages
+
+
+def test_latency_is_a_histogram_by_the_conventions_name_and_by_stage(collected):
+    checked = guard(collected, "fine")
+    timings = [checked.check(PROMPT).timings["total"] for _ in range(3)]
+    [whole] = points(collected[1], gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION)
+    assert whole.count == 3
+    assert whole.sum == pytest.approx(sum(timings) / 1000)
+    assert len(whole.bucket_counts) == 15
+    assert set(whole.attributes) == {"gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"}
+    by_stage = {point.attributes["smoothguard.stage"]: point for point in points(collected[1], "smoothguard.duration")}
+    assert by_stage["total"].sum == pytest.approx(whole.sum)
+    assert all(point.attributes["smoothguard.policy.hash"] == checked.policy.hash for point in by_stage.values())
 
 
 def test_an_error_is_told_by_its_type_alone(collected):

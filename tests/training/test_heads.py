@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 
 from benchmarks import detector_tables
 from sg_guardrails.models.heads import LinearHead
-from training import attempts, fitting, heads, insults, phrases, stances
+from training import attempts, fitting, heads, helped, insults, phrases, stances
 from training.fitting import Recipe
 from training.sources import COMPLETIONS, Rows, Wheels, completions, prompts
+from training.vectors import Kept
 
 ROOT = Path(__file__).parents[2]
 XSTEST = ROOT.parent / "shared" / "data" / "xstest"
+SHIPPED = Path("sg_guardrails/models/heads/refusal.npz")
 needs_xstest = pytest.mark.skipif(not XSTEST.is_dir(), reason="XSTest is not beside the checkout")
 
 
@@ -35,8 +37,10 @@ def test_two_of_seven_generated_answers_are_refusals_and_replay() -> None:
         stances.answers(),
         attempts.texts(2000),
         insults.texts(1500, curses=["bastard"]),
+        insults.threats(400, curses=["bastard"]),
+        helped.answers(600),
     ],
-    ids=["answers", "stances", "attempts", "insults"],
+    ids=["answers", "stances", "attempts", "insults", "threats", "helped"],
 )
 def test_no_generated_text_has_two_labels(made: tuple[list[str], list[int]]) -> None:
     labels: dict[str, set[int]] = {}
@@ -51,6 +55,33 @@ def test_generated_texts_have_no_gaps_and_replay() -> None:
         texts, labels = make()
         assert (texts, labels) == make()
         assert not any("{" in text or "}" in text for text in texts)
+
+
+def test_the_other_generated_texts_replay_and_have_no_gaps() -> None:
+    threats = insults.threats(200, curses=["bastard"])
+    assert threats == insults.threats(200, curses=["bastard"])
+    made = [*threats[0], *attempts.ordinary(100), *phrases.harmless(100), *helped.answers(100)[0]]
+    assert not any("{" in text or "}" in text for text in attempts.ordinary(100) + threats[0])
+    assert len(made) == 500
+    assert attempts.ordinary(50) == attempts.ordinary(50)
+    assert phrases.harmless(50) == phrases.harmless(50)
+
+
+def test_vectors_are_kept_in_a_file_and_not_made_twice(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def embed(texts: list[str]) -> np.ndarray:
+        asked.extend(texts)
+        return np.array([[len(text), 1.0] for text in texts], np.float32).reshape(-1, 2)
+
+    first = Kept(embed, tmp_path / "vectors.npz")
+    made = first(["a", "bb", "a"])
+    first.save()
+    again = Kept(embed, tmp_path / "vectors.npz")
+    np.testing.assert_array_equal(again(["bb", "a"]), made[[1, 0]])
+    assert asked == ["a", "bb"]
+    assert again([]).shape == (0, 2)
+    assert again(["ccc"])[0, 0] == 3
 
 
 def test_harmful_and_harmless_requests_share_their_forms() -> None:
@@ -159,4 +190,6 @@ def test_the_script_trains_the_refusal_head(tmp_path: Path) -> None:
     ]
     assert len(accuracies) == 3
     assert min(accuracies) >= 0.95
-    assert (tmp_path / "refusal.npz").is_file()
+    with np.load(tmp_path / "refusal.npz") as made, np.load(ROOT / SHIPPED) as shipped:
+        for name in shipped.files:
+            np.testing.assert_allclose(made[name], shipped[name], atol=0.01)

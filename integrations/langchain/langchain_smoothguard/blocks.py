@@ -45,28 +45,33 @@ class Piece:
     """True where media stand beside a text or beside another medium: two readers may see two different things."""
 
 
-def pieces(content: object, limits: MediaLimits, *, tool: bool = False, path: Path = ()) -> Iterator[Piece]:
+def pieces(
+    content: object, limits: MediaLimits, *, tool: bool = False, own: bool = False, path: Path = ()
+) -> Iterator[Piece]:
     """Walk a message's content.
 
     Args:
         content: ``message.content``, or a part of it.
         limits: Bounds on each medium.
         tool: Whether a tool gave this content; then a text that is JSON with media in it is walked too.
+        own: Whether a model gave it; then its calls and reasoning are its own words.
         path: Where `content` stands.
     """
     if isinstance(content, str):
-        inner = stringified(content) if tool else None
-        yield from [Piece(path, content)] if inner is None else pieces(inner, limits, tool=tool, path=(*path, IN_JSON))
+        if (inner := stringified(content) if tool else None) is None:
+            yield Piece(path, content)
+        else:
+            yield from pieces(inner, limits, tool=tool, own=own, path=(*path, IN_JSON))
     elif isinstance(content, Mapping):
-        yield from _block(content, limits, tool=tool, path=path)
+        yield from _block(content, limits, tool=tool, own=own, path=path)
     elif isinstance(content, Sequence):
         for index, item in enumerate(content):
-            yield from pieces(item, limits, tool=tool, path=(*path, index))
+            yield from pieces(item, limits, tool=tool, own=own, path=(*path, index))
     else:
         yield Piece(path, None, problem=f"a {type(content).__name__} is no content block")
 
 
-def _block(block: Mapping[str, Any], limits: MediaLimits, *, tool: bool, path: Path) -> Iterator[Piece]:
+def _block(block: Mapping[str, Any], limits: MediaLimits, *, tool: bool, own: bool, path: Path) -> Iterator[Piece]:
     kind = str(block.get("type", ""))
     is_silent = kind in SILENT or (not kind and bool(SILENT & block.keys()))
     key = TEXTS.get(kind, "" if kind else "text")  # Converse and Gemini give their text blocks no type
@@ -74,17 +79,18 @@ def _block(block: Mapping[str, Any], limits: MediaLimits, *, tool: bool, path: P
     if kind == "json":
         yield Piece(path, json.dumps(block.get("json"), default=str))
     elif is_text and not is_silent:
-        yield from pieces(block[key], limits, tool=tool, path=(*path, key))
+        yield from pieces(block[key], limits, tool=tool, own=own, path=(*path, key))
     if is_silent or kind == "json" or (is_text and kind):
-        if name := edge.hidden({name: value for name, value in block.items() if name not in ("json", key)}):
+        beside_it = {name: value for name, value in block.items() if name not in ("json", key)}
+        if name := edge.hidden(beside_it, own=own):
             problem = f"{_name(block)}: carries media under {name}, where none belongs"
             yield Piece(path, None, problem=problem, is_hiding=True)
         return
     slots = [slot for slot in SLOTS if holds(block, slot)]
     inner = [step for step in CONTAINERS if isinstance(at(block, step), str | Mapping | list | tuple)]
     for step in inner:
-        yield from pieces(at(block, step), limits, tool=tool, path=(*path, *step))
-    if len(slots) > 1 or (slots and edge.hidden(*beside(block, slots[0].payload))):
+        yield from pieces(at(block, step), limits, tool=tool, own=own, path=(*path, *step))
+    if len(slots) > 1 or (slots and edge.hidden(*beside(block, slots[0].payload), own=own)):
         # A guard that reads one and a model that reads the other would see two different pictures.
         yield Piece(path, None, problem=f"{_name(block)}: carries its media twice", is_hiding=True)
     elif slots:

@@ -187,6 +187,8 @@ class Judging:
             return forms.replaced(output, outcome)
         if isinstance(output, str):
             return outcome.text
+        if isinstance(output, dict) and self.on_unsafe == "replace":
+            return {"smoothguard": {**edge.summary(outcome), "text": outcome.text}}
         raise UnsafeOutputError(f"the answer was {outcome.status}; a {type(output).__name__} holds no text", outcome)
 
 

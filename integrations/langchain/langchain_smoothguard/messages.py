@@ -106,13 +106,15 @@ def read(
 
 def _pieces(message: BaseMessage, limits: MediaLimits) -> list[Piece]:
     """The message's content, and a piece without a part for media that stand outside of it."""
+    is_models = _role(message) == "assistant"
     try:
-        found = list(pieces(message.content, limits, tool=_role(message) == "tool"))
+        found = list(pieces(message.content, limits, tool=_role(message) == "tool", own=is_models))
     except RecursionError:
         return [Piece((), None, problem="content that is nested too deep to be read", broken=True)]
     # A model's own speech stands there; it is judged by its transcript.
-    own = ("audio",) if isinstance(message, AIMessage) else ()
-    name = edge.hidden({key: value for key, value in message.additional_kwargs.items() if key not in own})
+    spoken = ("audio",) if isinstance(message, AIMessage) else ()
+    beside_it = {key: value for key, value in message.additional_kwargs.items() if key not in spoken}
+    name = edge.hidden(beside_it, own=is_models)
     beside = Piece((), None, problem=f"additional_kwargs: media under {name}", is_hiding=True)
     return [*found, beside] if name else found
 

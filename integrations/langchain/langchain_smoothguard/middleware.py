@@ -14,6 +14,7 @@ from langchain_core.runnables.config import ContextThreadPoolExecutor
 from langgraph.types import Command
 
 from langchain_smoothguard import messages as forms
+from langchain_smoothguard.judging import Judging
 from langchain_smoothguard.recorder import INTERNAL
 from langchain_smoothguard.runnable import SmoothGuardRunnable
 from sg_guardrails import (
@@ -40,9 +41,22 @@ Result = ModelResponse[Any] | ExtendedModelResponse[Any]
 class Turn:
     """One model call, read."""
 
+    guard: SmoothGuard
+    """Of the whole call, whatever policy takes over meanwhile."""
     reading: forms.Reading
-    copies: tuple[Copy, ...]
-    """What to ask the agent's own model; empty where the guard's model samples, or there are no media."""
+    is_sampled: bool
+    """Whether the agent's own model is asked again; not where the guard's model is, or there are no media."""
+
+    def voters(self, base: ModelResponse[Any], samples: Sequence[ModelResponse[Any]]) -> list[ModelResponse[Any]]:
+        """The responses that vote: the agent's own call is the clean copy."""
+        return [base, *samples] if self.guard.policy.smoothing.include_clean else list(samples)
+
+    def due(self, base: ModelResponse[Any], samples: Sequence[ModelResponse[Any]]) -> list[Copy]:
+        """The copies to ask next: all, or by rounds where the policy decides early; none once the vote is settled."""
+        if not self.is_sampled:
+            return []
+        answers = [forms.answer_of(_answer(response)) for response in self.voters(base, samples)]
+        return self.guard.copies(self.reading.prompt, answers, candidate=forms.answer_of(_answer(base)))
 
 
 class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -59,8 +73,8 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
         model: The MLLM's id or path in place of the policy's.
         device: ``auto`` or a torch device.
         sampler: ``local``: the guard's own model answers the copies, told the agent's tools in a system message;
-            ``agent_model``: the agent's model does, ``smoothing.copies`` more calls for each one whose messages
-            hold media.
+            ``agent_model``: the agent's model does, up to ``smoothing.copies`` more calls for each one whose messages
+            hold media, fewer under ``smoothing.early``.
         on_unsafe: As for `SmoothGuardRunnable`. Structured output holds no text: where it is not handed on and the
             majority has none of its own, UnsafeOutputError is raised.
         long_side: The agent model's input size, pixels; larger pictures are fitted to it before noise is added.
@@ -93,43 +107,49 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
         if turn is None:
             return handler(request)
         base = handler(request.override(model=_quiet(request.model)))
+        samples: list[ModelResponse[Any]] = []
         with ContextThreadPoolExecutor() as pool:
-            samples = list(pool.map(handler, [self._noisy(request, turn, copy) for copy in turn.copies]))
+            while due := turn.due(base, samples):
+                samples += pool.map(handler, [self._noisy(request, turn, copy) for copy in due])
         return self._decided(request, turn, base, samples)
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: AsyncHandler) -> Result:
         """`wrap_model_call`, the samples asked on the agent's own loop."""
-        turn = await asyncio.to_thread(self._read, request)
+        turn = await edge.on_a_thread(lambda: self._read(request))
         if isinstance(turn, ExtendedModelResponse):
             return turn
         if turn is None:
             return await handler(request)
         base = await handler(request.override(model=_quiet(request.model)))
-        asked = await asyncio.to_thread(lambda: [self._noisy(request, turn, copy) for copy in turn.copies])
-        samples = list(await asyncio.gather(*(handler(one) for one in asked)))
-        return await asyncio.to_thread(self._decided, request, turn, base, samples)
+        samples: list[ModelResponse[Any]] = []
+
+        def asked() -> list[ModelRequest[Any]]:
+            return [self._noisy(request, turn, copy) for copy in turn.due(base, samples)]
+
+        while round_ := await edge.on_a_thread(asked):
+            samples += await asyncio.gather(*(handler(one) for one in round_))
+        return await edge.on_a_thread(lambda: self._decided(request, turn, base, samples))
 
     def _read(self, request: ModelRequest[Any]) -> Turn | ExtendedModelResponse[Any] | None:
         """The call, read; a finished response where its media cannot be judged; None where that is only observed."""
-        guard = self._step.active_guard
+        guard = self._step.active_guard.current
         policy = guard.policy
         messages = [*([request.system_message] if request.system_message else []), *request.messages]
         try:
             reading = forms.read(messages, limits=policy.limits.media, unresolvable=policy.unresolvable_media)
         except MediaError:
-            return None if policy.mode == "observe" else self._refused(request, messages)
-        prompt = reading.prompt
-        if self._sampler == "local" or not prompt.media:
-            return Turn(reading, ())
-        # The clean copy is the agent's own call.
-        return Turn(reading, tuple(copy for copy in guard.copies(prompt) if copy.seed is not None))
+            return None if policy.mode == "observe" else self._refused(guard, request, messages)
+        return Turn(guard, reading, self._sampler == "agent_model" and bool(reading.prompt.media))
 
-    def _refused(self, request: ModelRequest[Any], messages: Sequence[BaseMessage]) -> ExtendedModelResponse[Any]:
+    def _refused(
+        self, guard: SmoothGuard, request: ModelRequest[Any], messages: Sequence[BaseMessage]
+    ) -> ExtendedModelResponse[Any]:
         """The policy's text, the model not asked, and the offending media taken out of the state under their ids."""
-        if request.response_format is not None and (refusal := self._step.judging.refusal(messages)) is not None:
+        judging = Judging(guard, self._step.on_unsafe, self._step.on_missing_context)
+        if request.response_format is not None and (refusal := judging.refusal(messages)) is not None:
             raise UnsafeOutputError(f"the model was not asked: {refusal.error}", refusal)
-        answer = self._step.judging.answer(messages)
-        limits = self._step.active_guard.policy.limits.media
+        answer = judging.answer(messages)
+        limits = guard.policy.limits.media
         pairs = [(message, forms.without_unseen(message, limits)) for message in request.messages]
         cleaned = [new for old, new in pairs if new is not old]
         return ExtendedModelResponse(
@@ -138,7 +158,7 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _noisy(self, request: ModelRequest[Any], turn: Turn, copy: Copy) -> ModelRequest[Any]:
         """The request with a copy's media, in the dialects of the originals, on a model whose stream nobody sees."""
-        smoothing = self._step.active_guard.policy.smoothing
+        smoothing = turn.guard.policy.smoothing
         messages = turn.reading.with_media(perturb(copy, smoothing, long_side=self._long_side))
         own = {"system_message": messages.pop(0)} if request.system_message else {}
         return request.override(messages=messages, model=_silent(request.model), **own)  # type: ignore[arg-type]  # mypy cannot see that own holds a SystemMessage
@@ -150,9 +170,9 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
         base: ModelResponse[Any],
         samples: Sequence[ModelResponse[Any]],
     ) -> ModelResponse[Any]:
-        guard, message, prompt = self._step.active_guard, _answer(base), turn.reading.prompt
+        guard, message, prompt = turn.guard, _answer(base), turn.reading.prompt
         candidate = forms.answer_of(message)
-        responses = [base, *samples] if guard.policy.smoothing.include_clean else list(samples)
+        responses = turn.voters(base, samples)
         answers: list[Answer | str] = [forms.answer_of(_answer(response)) for response in responses]
         if samples:
             clean = 0 if guard.policy.smoothing.include_clean else None
@@ -161,7 +181,7 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
             outcome = guard.review(_with_tools(prompt, request), candidate)
         if edge.is_handed_on(outcome):
             return base
-        self._step.judging.withhold(outcome)
+        edge.withhold(outcome, self._step.on_unsafe)
         if samples and outcome.answer in answers:  # else the policy has rewritten it: no response says that
             return _instead(responses[answers.index(outcome.answer)], message, outcome)
         if request.response_format is not None:  # a text in its place would make the agent ask again without end

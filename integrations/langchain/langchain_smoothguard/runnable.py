@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -37,8 +36,9 @@ class SmoothGuardRunnable(RunnableSerializable[Any, Any]):
     After a prompt template (a PromptValue, or a list of messages that does not end in an AIMessage) the guard is the
     model. After a chat model (a message, a string, a dict, a list, a pydantic object) it verifies that answer with
     the messages which that model received, pictures and clips included; they are found by run id. A safe answer
-    comes back untouched, as the same object. An unsafe one is replaced by a message of the same type and id; where the
-    type cannot hold a text (a dict, a pydantic object), UnsafeOutputError is raised instead.
+    comes back untouched, as the same object. An unsafe one is replaced by a message of the same type and id. Structured
+    output holds no text: where it is not handed on, UnsafeOutputError is raised; only a dict under
+    ``on_unsafe="replace"`` becomes ``{"smoothguard": {"text": ..., "status": ..., ...}}``, without any key of its own.
 
     A dict ``{"messages": [...], "output": ...}`` says itself what the model received; an agent's state
     (``{"messages": [..., AIMessage]}``) or a list that ends in an AIMessage is verified in its last message.
@@ -59,7 +59,8 @@ class SmoothGuardRunnable(RunnableSerializable[Any, Any]):
     """The MLLM's id or path in place of the policy's."""
     device: str = "auto"
     on_unsafe: edge.OnUnsafe = "policy"
-    """``policy``: only the action ``raise`` raises; ``raise``: whatever is not handed on; ``replace``: never raises."""
+    """``policy``: only the action ``raise`` raises, for texts; ``raise``: whatever is not handed on; ``replace``: none
+    does, but for lists and pydantic objects, which hold no text."""
     on_missing_context: edge.OnMissing | None = None
     """Where the messages behind an answer can't be found; None: as the policy says."""
     recorder: Literal["process", "explicit"] = "process"
@@ -115,8 +116,8 @@ class SmoothGuardRunnable(RunnableSerializable[Any, Any]):
 
     @property
     def judging(self) -> Judging:
-        """The guard in use, with this step's settings."""
-        return Judging(self.active_guard, self.on_unsafe, self.on_missing_context)
+        """The guard in use, with this step's settings: one policy from an input's reading to its output."""
+        return Judging(self.active_guard.current, self.on_unsafe, self.on_missing_context)
 
     # The call forms: stream, astream, transform and atransform are inherited, which withhold and then call these ------
 
@@ -132,7 +133,7 @@ class SmoothGuardRunnable(RunnableSerializable[Any, Any]):
         """`invoke` on a worker thread, so that neither decoding nor the model blocks the loop."""
 
         async def judge(value: Any, run_manager: AsyncCallbackManagerForChainRun) -> Any:
-            return await asyncio.to_thread(lambda: self.judging.one(value, run_manager))
+            return await edge.on_a_thread(lambda: self.judging.one(value, run_manager))
 
         return await self._acall_with_config(judge, input, config, **kwargs)
 
@@ -163,7 +164,7 @@ class SmoothGuardRunnable(RunnableSerializable[Any, Any]):
 
         async def judge(some: list[Any], run_manager: list[AsyncCallbackManagerForChainRun]) -> list[Any]:
             size = _group(config, len(some))
-            return await asyncio.to_thread(lambda: self.judging.many(some, run_manager, size))
+            return await edge.on_a_thread(lambda: self.judging.many(some, run_manager, size))
 
         return await self._abatch_with_config(judge, inputs, config, return_exceptions=return_exceptions, **kwargs)
 

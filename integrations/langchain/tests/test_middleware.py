@@ -151,6 +151,81 @@ def test_the_agents_own_model_is_asked_with_noise_and_the_state_keeps_the_origin
     assert all(call[0].content[1].keys() == question[0].content[1].keys() for call in model.calls), "same dialect"
 
 
+@both
+def test_under_early_decision_the_agents_own_model_is_asked_in_rounds(kit, agent_of, is_async):
+    early = {"copies": 10, "early": "exact"}
+    agent, model = agent_of(
+        saying("The number is 5."), guard=kit.make_guard(smoothing=early), settings={"sampler": "agent_model"}
+    )
+    assert texts(ask_agent(agent, kit.ask(5), is_async))[-1] == "The number is 5."
+    assert len(model.calls) == 6, "its own call and five samples settle eleven votes"
+
+    def hijacked(messages, numbers):
+        return AIMessage("The number is 99." if is_clean(kit, messages) else "The number is 5.")
+
+    agent, model = agent_of(hijacked, guard=kit.make_guard(smoothing=early), settings={"sampler": "agent_model"})
+    state = ask_agent(agent, kit.ask(5), is_async)
+    assert texts(state)[-1] == "The number is 5."
+    assert state["messages"][-1].response_metadata["smoothguard"]["degraded"] is None
+    assert 6 < len(model.calls) < 11, "one more round, not all"
+
+
+AGENT_FORMS = ("invoke", "ainvoke", "batch", "abatch", "stream", "astream")
+
+
+@pytest.mark.parametrize("agent_form", AGENT_FORMS)
+@samplers
+def test_every_form_of_the_agent_is_guarded(kit, agent_of, agent_form, sampler):
+    agent, _ = agent_of(saying("UNSAFE words"), settings={"sampler": sampler})
+    value = {"messages": kit.ask(5)}
+
+    async def streamed():
+        return [state async for state in agent.astream(value, stream_mode="values")]
+
+    match agent_form:
+        case "invoke":
+            state = agent.invoke(value)
+        case "ainvoke":
+            state = asyncio.run(agent.ainvoke(value))
+        case "batch":
+            (state,) = agent.batch([value])
+        case "abatch":
+            (state,) = asyncio.run(agent.abatch([value]))
+        case "stream":
+            *_, state = agent.stream(value, stream_mode="values")
+        case _:
+            *_, state = asyncio.run(streamed())
+    assert texts(state) == ["Which number?", "[blocked]"]
+
+
+@both
+@samplers
+def test_a_turn_keeps_the_policy_that_it_began_with(kit, agent_of, is_async, sampler):
+    """The policy changes while the model answers: the turn is judged, whole, by the one it was read under."""
+
+    class Changing(type(kit.make_guard())):
+        taken = 0
+
+        def __init__(self, first, then):
+            self._guards = [first, then]
+
+        @property
+        def current(self):
+            Changing.taken += 1
+            return self._guards[min(Changing.taken, 2) - 1]
+
+        @property
+        def policy(self):
+            pytest.fail("asked beside its current guard")
+
+    rules = [{"id": "other", "when": {"words": ["5"]}, "action": "block"}]
+    guard = Changing(kit.make_guard(), kit.make_guard(rules=rules))
+    agent, _ = agent_of(saying("The number is 5."), guard=guard, settings={"sampler": sampler})
+    assert texts(ask_agent(agent, kit.ask(5), is_async))[-1] == "The number is 5."
+    assert Changing.taken == 1
+    assert texts(ask_agent(agent, kit.ask(5), is_async))[-1] == "[blocked]", "the next turn is under the new one"
+
+
 def call(color, number=1):
     return AIMessage("", tool_calls=[{"name": "paint", "args": {"color": color}, "id": f"call_{number}"}])
 

@@ -352,6 +352,17 @@ def test_structured_output_is_judged_by_its_json(kit, form, kind):
         kit.run(kit.Chat() | RunnableLambda(lambda _: unsafe) | agreeing, kit.ask(1), form)
 
 
+def test_a_dict_under_replace_holds_the_policys_text_and_nothing_of_its_own(kit, form):
+    rules = [{"id": "w", "when": {"words": ["UNSAFE"]}}]
+    step = kit.step(lambda copy: "fine", rules=rules, settings={"on_unsafe": "replace"})
+    said = kit.run(kit.Chat() | RunnableLambda(lambda _: {"number": 1, "note": "UNSAFE"}) | step, kit.ask(1), form)
+    assert said.keys() == {"smoothguard"}
+    assert (said["smoothguard"]["text"], said["smoothguard"]["status"]) == ("[blocked]", "blocked")
+    assert "UNSAFE" not in repr(said)
+    with pytest.raises(UnsafeOutputError, match="holds no text"):
+        kit.run(kit.Chat() | RunnableLambda(lambda _: Reading(number=1, note="UNSAFE")) | step, kit.ask(1), form)
+
+
 PARTS = {
     "a parser within": lambda chat: RunnableParallel(answer=chat | StrOutputParser()),
     "a message within": lambda chat: RunnableParallel(answer=chat, asked=RunnablePassthrough()),

@@ -123,6 +123,26 @@ def test_it_is_refused_by_name_and_left_out_only_where_asked(name, kind):
     assert PICTURE.digest not in [getattr(part, "digest", "") for part in parts(message, unresolvable="pass")]
 
 
+MODELS_OWN = {
+    "a call's input": [{"type": "tool_use", "name": "f", "input": {"image_url": URI}}],
+    "a call's args": [{"type": "tool_call", "name": "f", "args": {"deep": [{"src": URI}]}}],
+    "a text's parsed": [{"type": "text", "text": "hi", "parsed": {"image": P}}],
+}
+
+
+@pytest.mark.parametrize("name", MODELS_OWN)
+def test_what_is_a_models_own_word_is_a_medium_in_anybody_elses_message(name):
+    for kind in (HumanMessage, SystemMessage, ToolMessage):
+        with pytest.raises(UnresolvableMediaError, match="message 0, "):
+            parts(built(kind, MODELS_OWN[name]))
+    parts(built(AIMessage, MODELS_OWN[name]))
+    for key in ("input", "args", "parsed", "tool_calls"):
+        beside = {key: {"image_url": URI}}
+        with pytest.raises(UnresolvableMediaError, match="additional_kwargs"):
+            parts(built(HumanMessage, "look", additional_kwargs=beside))
+        parts(built(AIMessage, "look", additional_kwargs=beside))
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_label_that_lies_is_broken_whatever_the_policy_passes(name):
     with pytest.raises(MediaError, match="cannot be judged"):

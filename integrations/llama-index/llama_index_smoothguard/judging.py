@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +37,8 @@ class Turn:
     """One call, read."""
 
     prompt: Prompt
-    copies: tuple[Asked, ...] = ()
-    """What to ask the guarded LLM under noise; empty where the guard's model samples, or there are no media."""
+    reader: Reader | None = None
+    """Given where the guarded LLM is asked again under noise: not where the guard's model is, or without media."""
     error: MediaError | None = None
     """Why its media cannot be judged."""
     settled: Outcome | None = None
@@ -74,7 +74,10 @@ class Judging:
         turn = self._read(messages, told, is_asked=ask is not None)
         if ask is None or turn.settled is not None:
             return self._decided(kind, turn, None, [])
-        return self._decided(kind, turn, ask(messages), sampled(ask, turn.copies))
+        response, samples = ask(messages), list[Response]()
+        while due := self._due(messages, turn, response, samples):
+            samples += sampled(ask, due)
+        return self._decided(kind, turn, response, samples)
 
     async def ajudged(
         self,
@@ -85,11 +88,13 @@ class Judging:
         told: str | None = None,
     ) -> Response:
         """`judged`, the LLM asked on the running loop, all else on a worker thread."""
-        turn = await asyncio.to_thread(self._read, messages, told, is_asked=ask is not None)
+        turn = await edge.on_a_thread(partial(self._read, messages, told, is_asked=ask is not None))
         if ask is None or turn.settled is not None:
-            return await asyncio.to_thread(self._decided, kind, turn, None, [])
-        response = await ask(messages)
-        return await asyncio.to_thread(self._decided, kind, turn, response, await asampled(ask, turn.copies))
+            return await edge.on_a_thread(partial(self._decided, kind, turn, None, []))
+        response, samples = await ask(messages), list[Response]()
+        while due := await edge.on_a_thread(partial(self._due, messages, turn, response, samples)):
+            samples += await asampled(ask, due)
+        return await edge.on_a_thread(partial(self._decided, kind, turn, response, samples))
 
     def _read(self, messages: Asked, told: str | None, *, is_asked: bool) -> Turn:
         policy = self.guard.policy
@@ -104,17 +109,27 @@ class Judging:
         if not prompt.media:
             return Turn(prompt)
         if is_asked and self.sampler == "agent_model":
-            noisy = [copy for copy in self.guard.copies(prompt) if copy.seed is not None]
-            made = (perturb(copy, policy.smoothing, long_side=self.long_side) for copy in noisy)
-            return Turn(prompt, tuple(perturbed(messages, one, reader) for one in made))
+            return Turn(prompt, reader)
         return Turn(prompt if told is None else Prompt((Message("system", (told,)), *prompt.messages)))
+
+    def _voters(self, response: Response | None, samples: Sequence[Response]) -> list[Response]:
+        """The responses that vote: the guarded LLM's own is the clean copy's."""
+        own = [response] if response is not None and self.guard.policy.smoothing.include_clean else []
+        return [*own, *samples]
+
+    def _due(self, messages: Asked, turn: Turn, response: Response, samples: Sequence[Response]) -> list[Asked]:
+        """What to ask the guarded LLM next: all copies, or by rounds where the policy decides early; else nothing."""
+        if turn.reader is None:
+            return []
+        answers = [_said(voter) for voter in self._voters(response, samples)]
+        copies = self.guard.copies(turn.prompt, answers, candidate=_said(response))
+        made = (perturb(copy, self.guard.policy.smoothing, long_side=self.long_side) for copy in copies)
+        return [perturbed(messages, one, turn.reader) for one in made]
 
     def _decided(
         self, kind: type[Response], turn: Turn, response: Response | None, samples: list[Response]
     ) -> Response:
-        voters = list(samples)
-        if samples and response is not None and self.guard.policy.smoothing.include_clean:
-            voters.insert(0, response)
+        voters = self._voters(response, samples) if samples else []
         outcome = turn.settled or self._outcome(turn, response, voters)
         if response is not None and edge.is_handed_on(outcome):
             return response

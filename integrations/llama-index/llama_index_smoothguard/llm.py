@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Generator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +51,7 @@ class SmoothGuardLLM(FunctionCallingLLM):
     sampler: Literal["local", "agent_model"] = Field(
         default="local",
         description="Who answers the copies: the guard's own model, told the tools in a system message; or `llm` "
-        "itself, `smoothing.copies` more calls for each one whose messages hold media.",
+        "itself, up to `smoothing.copies` more calls for each one whose messages hold media, fewer under `early`.",
     )
     long_side: int | None = Field(
         default=None,
@@ -235,11 +234,11 @@ class SmoothGuardLLM(FunctionCallingLLM):
 
     @property
     def _judging(self) -> Judging:
-        return Judging(self.active_guard, self.on_unsafe, self.sampler, self.long_side, self.media_root)
+        return Judging(self.active_guard.current, self.on_unsafe, self.sampler, self.long_side, self.media_root)
 
     async def _ajudging(self) -> Judging:
         """As `_judging`; the first call builds the guard, which takes a while, on a worker thread."""
-        return await asyncio.to_thread(lambda: self._judging)
+        return await edge.on_a_thread(lambda: self._judging)
 
 
 def _whole(response: ChatResponse) -> ChatResponse:

@@ -197,7 +197,7 @@ def _beside(message: ChatMessage) -> str:
     for document in message.additional_kwargs.get("images") or ():  # LlamaIndex has made a block of each
         if (getattr(document, "image", None) or "").encode() not in blocks:
             return "images"
-    return next(iter(REPLACING & beside.keys()), "") or edge.hidden(beside)
+    return next(iter(REPLACING & beside.keys()), "") or edge.hidden(beside, own=message.role == MessageRole.ASSISTANT)
 
 
 def with_media(prompt: Prompt, extra: Sequence[Image | Audio]) -> Prompt:

@@ -132,7 +132,7 @@ class SmoothGuardQueryEngine(BaseQueryEngine):
         """The engine's own, judged like a query's answer."""
         with captured() as calls:
             response = await _adrained(await self._engine.asynthesize(query_bundle, nodes, additional_source_nodes))
-        return await asyncio.to_thread(self._judged, query_bundle, calls, *response)
+        return await edge.on_a_thread(lambda: self._judged(query_bundle, calls, *response))
 
     def _get_prompts(self) -> dict[str, Any]:
         return self._engine._get_prompts()
@@ -151,7 +151,7 @@ class SmoothGuardQueryEngine(BaseQueryEngine):
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         with captured() as calls:
             response = await _adrained(await self._engine.aquery(query_bundle))
-        return await asyncio.to_thread(self._judged, query_bundle, calls, *response)
+        return await edge.on_a_thread(lambda: self._judged(query_bundle, calls, *response))
 
     # Judging --------------------------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class SmoothGuardQueryEngine(BaseQueryEngine):
         return _with(response, outcome.text, metadata)
 
     def _outcome(self, query: QueryBundle, calls: list[Call], response: RESPONSE_TYPE, answer: Answer) -> Outcome:
-        guard = self.guard
+        guard = self.guard.current
         policy = guard.policy
         reader = Reader(policy.limits.media, policy.unresolvable_media, self._media_root)
         try:

@@ -103,6 +103,15 @@ def test_media_outside_of_the_blocks_are_refused_by_name(name):
     assert Reader(MediaLimits(), "pass").prompt([message]).media == ()
 
 
+@pytest.mark.parametrize("key", ["input", "args", "parsed", "tool_calls"])
+def test_what_is_a_models_own_word_is_a_medium_in_anybody_elses_message(key):
+    beside = {key: [{"image_url": f"data:image/png;base64,{P}"}]}
+    for role in ("user", "system", "tool"):
+        with pytest.raises(UnresolvableMediaError, match="additional_kwargs"):
+            READER.prompt([ChatMessage(role=role, content="so", additional_kwargs=beside)])
+    assert READER.prompt([ChatMessage(role="assistant", content="so", additional_kwargs=beside)]).media == ()
+
+
 @pytest.mark.parametrize("beside", [{"tool_call_id": "1"}, {"name": "bot"}, {"refusal": None}, {"k": {"n": 1}}])
 def test_what_adapters_put_beside_the_blocks_stays(beside):
     assert READER.prompt([ChatMessage(role="tool", content="so", additional_kwargs=beside)]).messages[0].parts == (

@@ -158,6 +158,18 @@ def test_an_unsafe_majority_is_blocked(kit, form):
     assert call(kit, llm, form)[1] == "[blocked]"
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_under_early_decision_it_is_asked_in_rounds(kit, form):
+    early = {"copies": 10, "early": "exact"}
+    llm, inner = guarded(kit, guard=kit.make_guard(smoothing=early), clean="The number is 5.")
+    assert call(kit, llm, form)[1] == "The number is 5."
+    assert len(inner.asked) == 6, "its own answer and five samples settle eleven votes"
+    llm, inner = guarded(kit, guard=kit.make_guard(smoothing=early))
+    response, text = call(kit, llm, form)
+    assert (text, response.additional_kwargs["smoothguard"]["degraded"]) == ("The number is 5.", None)
+    assert 6 < len(inner.asked) < 11, "one more round, not all"
+
+
 def test_text_alone_samples_nothing(kit):
     llm, inner = guarded(kit)
     assert llm.chat([ChatMessage("hi")]).message.content == "The number is 5."

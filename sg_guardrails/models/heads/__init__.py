@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.utils import murmurhash3_32
 
+from sg_guardrails.core import fold
 from sg_guardrails.core.errors import ModelError
 from sg_guardrails.models.heads import cues as phrases
 
@@ -40,12 +42,31 @@ _WORD_START = re.compile(r"[^\W_]+")
 _PLAIN = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "`": "'"})
 # One spelling per meaning: "can't", "can not" and "cannot" share their weights.
 _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\bcan(?:'t| not)\b"), "cannot"),
-    (re.compile(r"\bwon't\b"), "will not"),
+    (re.compile(r"\bcan(?:'?t| not)\b"), "cannot"),
+    (re.compile(r"\bwon'?t\b"), "will not"),
     (re.compile(r"n't\b"), " not"),
-    (re.compile(r"\bi'm\b"), "i am"),
+    (re.compile(r"\b(do|does|did|is|are|was|were|could|would|should|has|have|had)nt\b"), r"\1 not"),
+    (re.compile(r"\bi'?m\b"), "i am"),
     (re.compile(r"'ll\b"), " will"),
 )
+
+
+# Figures that stand for letters inside a word ("1gn0re"); at its end they may be a number ("covid19").
+_FIGURED = re.compile(r"(?<!\w)(?=[a-z013457]*[a-z][013457]+[a-z]|[013457][a-z]{4})[a-z013457]+(?!\w)", re.IGNORECASE)
+_FIGURES = str.maketrans("013457", "oieast")
+
+
+def legible(text: str) -> str:
+    """The text as a reader takes it: nothing invisible, look-alike letters and figures inside words as Latin letters.
+
+    A text of mostly another script keeps its letters.
+    """
+    seen = fold.readable(text)
+    if not seen.isascii():
+        letters = [char for char in seen if char.isalpha()]
+        if 2 * sum(char.isascii() for char in letters) >= len(letters):
+            seen = fold.plain(seen)
+    return _FIGURED.sub(lambda match: match.group().translate(_FIGURES), seen)
 
 
 def encodable(text: str) -> str:
@@ -76,6 +97,12 @@ def _ngrams(text: str) -> Iterator[str]:
 def hashed(texts: Sequence[str]) -> csr_matrix:
     """``(N, BINS)`` unit rows of words and word pairs, hashed (MurmurHash3, signed): no vocabulary to pickle."""
     return HashingVectorizer(n_features=BINS, analyzer=_ngrams, binary=True, norm="l2").transform(list(texts))
+
+
+def worded(text: str, weights: NDArray[np.float64]) -> float:
+    """``hashed([text]) @ weights`` without the matrix, whose checks cost more than its sums."""
+    buckets = {abs(int(murmurhash3_32(ngram))) % BINS for ngram in _ngrams(text)}
+    return float(weights[sorted(buckets)].sum() / np.sqrt(len(buckets)))
 
 
 def cues(texts: Sequence[str]) -> NDArray[np.float64]:
@@ -184,16 +211,22 @@ class LinearHead:
             windowed=np.bool_(self.windowed),
         )
 
+    def reads(self, texts: Sequence[str]) -> list[list[str]]:
+        """The pieces of each text that are embedded, for those who embed many things in one call."""
+        seen = [legible(text) for text in texts]
+        return [windows(text) if self.windowed else [opening(text)] for text in seen]
+
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """``(N,)`` float32 in [0, 1]."""
-        parts = [windows(text) if self.windowed else [opening(text)] for text in texts]
+        parts = self.reads(texts)
         if not parts:
             return np.zeros(0, np.float32)
         flat = [part for row in parts for part in row]
-        logits: NDArray[np.float64] = hashed(flat) @ self.words.astype(np.float64) + self.bias
+        weights = self.words.astype(np.float64)
+        logits = np.array([worded(part, weights) for part in flat]) + self.bias
         if self.meaning.size and self.embedder is not None:
             logits = logits + self.embedder(flat).astype(np.float64) @ self.meaning
         starts = np.cumsum([0, *(len(row) for row in parts[:-1])])
         if self.cues.size and not self.windowed:
-            logits = logits + cues(texts) @ self.cues
+            logits = logits + cues([legible(text) for text in texts]) @ self.cues
         return np.asarray(expit(np.maximum.reduceat(logits, starts)), dtype=np.float32)
