@@ -51,6 +51,13 @@ class Poll:
         """The answer to the unperturbed copy."""
         return None if self.clean is None or not self.answers else self.answers[self.clean]
 
+    @property
+    def unperturbed(self) -> Answer | None:
+        """The model's own answer: the clean copy's, or that of a lone copy without noise."""
+        if len(self.plan) == len(self.answers) == 1 and self.plan[0].seed is None:
+            return self.answers[0]
+        return self.cleanly
+
     def whole(self, elected: Vote | None) -> tuple[Answer, ...]:
         """The answers, the representative's in full where it was finished after a draft vote."""
         if self.finished is None or elected is None:

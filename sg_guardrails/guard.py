@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -228,7 +229,8 @@ class SmoothGuard:
 
     def refuse(self, error: GuardError, *, prompt: Prompt | None = None, candidate: Answer | None = None) -> Outcome:
         """What the policy makes of `error`: an outcome of status ``error``, or the error raised."""
-        return self._outcomes.refused(self.policy, error, Poll(prompt or Prompt(()), candidate, self.policy.smoothing))
+        poll = Poll(prompt or Prompt(()), candidate, self.policy.smoothing)
+        return self._refused(self._rounds(self._clock()).panel, error, poll)
 
     def warm_up(self) -> None:
         """Load the models now instead of at the first call. Raises ModelError if one cannot be loaded."""
@@ -289,7 +291,7 @@ class SmoothGuard:
         panel, degraded = rounds.panel, None
         if poll.error is not None:
             if not rounds.settled(poll):
-                return self._outcomes.refused(panel.policy, poll.error, poll)
+                return self._refused(panel, poll.error, poll)
             what = "the deadline passed" if isinstance(poll.error, DeadlineError) else "not all copies were answered"
             degraded = f"{what}; {len(poll.answers)} of {len(poll.plan)} copies had settled the vote"
         try:
@@ -303,16 +305,30 @@ class SmoothGuard:
         except (PolicyError, ModelError):
             raise
         except GuardError as error:
-            return self._outcomes.refused(panel.policy, error, poll)
+            return self._refused(panel, error, poll)
         except Exception as error:  # noqa: BLE001 - a scorer or embedder that breaks has judged nothing
             broken = SamplingError(f"judging the answers failed: {type(error).__name__}")
             broken.__cause__ = error
-            return self._outcomes.refused(panel.policy, broken, poll)
+            return self._refused(panel, broken, poll)
         timings["total"] = timings.get("sample", 0.0) + timings.get("vote", 0.0) + timings["judge"]
         proven = elected is not None and elected.certificate is not None  # on other copies than `check` asks
         if elected is not None and degraded is None and not proven and panel.policy.voting.cache:
             cast = Cast(poll.smoothing, tuple(poll.answers), elected, poll.finished)
             self._votes.put(self._cast_key(poll.prompt, panel.policy), cast)
         outcome = Outcome(text, status, answer, elected, verdict, poll.whole(elected), poll.clean, timings=timings)
+        if verdict.untold:
+            degraded = "; ".join(filter(None, (degraded, f"could not be told: {', '.join(verdict.untold)}")))
         outcome = replace(outcome, asked=poll.asked, candidate=poll.candidate, degraded=degraded)
         return self._outcomes.finished(panel.policy, poll.prompt, outcome)
+
+    def _refused(self, panel: Panel, error: GuardError, poll: Poll) -> Outcome:
+        """What the policy makes of `error`; what it would allow is held against the rules that can still tell."""
+        policy = panel.policy
+        if poll.candidate is not None and self._outcomes.behaviour(policy, error) == "allow":
+            with suppress(Exception):  # what cannot be told of an answer is the operator's choice, and that is made
+                verdict, case = panel.judged(poll.prompt, (), None, candidate=poll.candidate, clean=None, finished=None)
+                if verdict.action not in ("allow", "flag"):
+                    status, answer, text = handed_on(policy, verdict, case)
+                    found = Outcome(text, status, answer, None, verdict, asked=poll.asked, candidate=poll.candidate)
+                    return self._outcomes.finished(policy, poll.prompt, replace(found, degraded=type(error).__name__))
+        return self._outcomes.refused(policy, error, poll)

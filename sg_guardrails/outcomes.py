@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from sg_guardrails.asking import Poll
 from sg_guardrails.core import judge, noise
@@ -31,13 +32,18 @@ class Outcomes:
             named = self._named = (policy, policy.id)
         return named[1]
 
+    @staticmethod
+    def behaviour(policy: Policy, error: GuardError) -> Literal["block", "allow", "raise"]:
+        """What the policy says of such an error."""
+        return policy.on_timeout if isinstance(error, DeadlineError) else policy.on_error
+
     def refused(self, policy: Policy, error: GuardError, poll: Poll) -> Outcome:
         """What the policy makes of `error`: an outcome of status ``error``, or the error raised."""
-        behaviour = policy.on_timeout if isinstance(error, DeadlineError) else policy.on_error
+        behaviour = self.behaviour(policy, error)
         given = poll.candidate
         observing = policy.mode == "observe"
         if observing and given is None and not poll.draft:
-            given = poll.cleanly  # the model's own answer goes on whatever fails while the policy only observes
+            given = poll.unperturbed  # the model's own answer goes on whatever fails while the policy only observes
         if behaviour == "raise" and not (observing and given is not None):
             raise error
         allowed = given if behaviour == "allow" or observing else None

@@ -188,7 +188,10 @@ class Panel:
         """What the rules find where `leader` is all that the copies said."""
         if not leader.text.strip() and not leader.tool_calls:
             raise SamplingError("an empty answer leads")
-        return judge.judge(self.policy, self.case(prompt, [leader], _ALONE, candidate=candidate, clean=clean)).findings
+        verdict = judge.judge(self.policy, self.case(prompt, [leader], _ALONE, candidate=candidate, clean=clean))
+        if verdict.untold:
+            raise SamplingError(f"the rule {verdict.untold[0]} could not be told")
+        return verdict.findings
 
     def safe(self, prompt: Prompt, answer: Answer) -> bool:
         """Whether no rule, enforced or observing, finds fault with an answer that stands alone; silence is not safe."""

@@ -450,3 +450,53 @@ def test_warm_up_loads_what_can_be_loaded():
     sampler = Lazy(RED)
     guard(sampler).warm_up()
     assert sampler.warmed
+
+
+def condemning(**policy):
+    """Allows on error, blocks the answer's word, and has a second rule that `mine` breaks."""
+    rules = [{"id": "word", "when": {"words": ["red"]}}, {"id": "scored", "when": {"scorer": "mine"}}]
+    scorers = {**fake_scorers(), "mine": broken_scorer}
+    return guard(RED, *rules, scorers=scorers, on_error="allow", on_timeout="allow", **policy)
+
+
+def test_a_broken_rule_takes_no_other_rules_finding_away():
+    for outcome in (condemning().check(PROMPT), condemning().review(PROMPT, RED), condemning().judge_text(RED)):
+        assert (outcome.status, outcome.answer) == ("blocked", None)
+        assert {finding.rule for finding in outcome.verdict.findings} == {"word"}
+        assert outcome.degraded == "could not be told: scored"
+
+
+def test_what_an_error_would_allow_is_held_against_the_rules_that_can_tell():
+    def down(copy):
+        raise RuntimeError
+
+    late = condemning().decide(PROMPT, [RED], candidate=RED, late=True)
+    silent = guard(down, {"id": "word", "when": {"words": ["red"]}}, on_error="allow").review(PROMPT, RED)
+    large = guard(RED, {"id": "word", "when": {"words": ["red"]}}, on_error="allow", limits={"max_pixels": 1})
+    for outcome in (late, silent, large.review(PROMPT, RED)):
+        assert (outcome.status, outcome.answer, outcome.text) == ("blocked", None, outcome.text)
+        assert RED not in outcome.text
+        assert outcome.degraded
+    assert guard(down, on_error="allow").review(PROMPT, RED).text == RED, "nothing speaks against it"
+
+
+def test_a_rewriting_beside_a_rule_that_cannot_be_told_is_a_block():
+    rule = {"id": "word", "when": {"words": ["red"]}, "action": "rewrite", "rewrite": "redact"}
+    broken = {"id": "scored", "when": {"scorer": "mine"}}
+    watched = guard(RED, rule, broken, scorers={**fake_scorers(), "mine": broken_scorer}, on_error="allow")
+    outcome = watched.check(PROMPT)
+    assert (outcome.status, outcome.answer) == ("blocked", None)
+
+
+def test_observing_goes_on_with_a_lone_copys_answer_whatever_fails():
+    rule = {"when": {"scorer": "mine"}}
+    for on_error in ("block", "raise"):
+        scorers = {**fake_scorers(), "mine": broken_scorer}
+        watched = guard(RED, rule, scorers=scorers, mode="observe", on_error=on_error)
+        outcome = watched.check(Prompt.ask("No picture here."))
+        assert (outcome.status, outcome.text) == ("error", RED)
+
+
+def test_observing_on_drafts_is_refused():
+    with pytest.raises(PolicyError, match="draft"):
+        Policy.parse({"name": "test", "mode": "observe", "voting": {"draft_tokens": 8}})

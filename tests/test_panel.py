@@ -223,4 +223,9 @@ def test_no_error_of_a_part_is_ever_a_pass(condition, denied, kind, action, mode
         reader=part,
     )
     outcome = guarded.check(PROMPT)
+    if mode == "observe":  # what only observes changes nothing, and does not fail in silence
+        assert (outcome.status, outcome.text) == ("passed", "red")
+        assert outcome.degraded is not None
+        assert guarded.policy.rules[0].id in outcome.degraded
+        return
     assert (outcome.status, outcome.answer, outcome.text) == ("error", None, guarded.policy.texts.error)

@@ -53,6 +53,8 @@ class Calls(Section):
         for tool, patterns in tools.items():
             if not patterns:
                 raise mistake(f"no argument of {tool!r} is named", tool)
+            if not wild and ANY in (tool, *patterns):
+                raise mistake("* stands for any in denied_arguments alone: name the tool and the argument", tool)
             if not (wild and tool == ANY) and may is not None and folded(tool) not in may:
                 raise mistake(f"the tool {tool!r} is not among those allowed, and so is never looked at", tool)
         return tools

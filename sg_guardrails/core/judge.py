@@ -14,7 +14,7 @@ from sg_guardrails.core.conditions import (
     missing_parts,
     missing_scorers,
 )
-from sg_guardrails.core.errors import GuardError
+from sg_guardrails.core.errors import GuardError, ModelError, PolicyError
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.rewriting import redacted
 from sg_guardrails.core.rules import Rule
@@ -34,17 +34,33 @@ STATUS: dict[Action, Status] = {
 def judge(policy: Policy, case: Case) -> Verdict:
     """Hold the case against every rule; the strictest enforced finding decides.
 
+    A rule that cannot be told takes no other's finding away: an answer known to be at fault is never an error, which
+    ``on_error`` could allow. One that only observes beside others changes nothing when it fails; it is told last.
+
     Raises:
         PolicyError: If a rule names a scorer or judge that `case` does not hold.
-        GuardError: If one of them cannot tell.
+        GuardError: If one of them cannot tell, and no enforced rule asks for more than a flag.
     """
-    findings = tuple(finding for rule in policy.rules for finding in _findings(rule, policy, case))
+    found: dict[str, tuple[Finding, ...]] = {}
+    failures: list[Exception] = []
+    for rule in sorted(policy.rules, key=lambda rule: _observes(rule, policy)):
+        try:
+            found[rule.id] = tuple(_findings(rule, policy, case))
+        except (PolicyError, ModelError):
+            raise
+        except Exception as error:  # noqa: BLE001 - raised below, unless it can change nothing
+            if policy.mode == "observe" or rule.mode == "enforce":
+                failures.append(error)
+    findings = tuple(finding for rule in policy.rules for finding in found.get(rule.id, ()))
     acting = [finding.action for finding in findings if not finding.observed]
     watching = [finding.action for finding in findings if finding.observed]
     action: Action = max(acting, key=ACTIONS.index, default="allow")
     would: Action = max(watching, key=ACTIONS.index, default="allow")
+    if failures and action in ("allow", "flag"):
+        raise failures[0]
     stricter = ACTIONS.index(would) > ACTIONS.index(action)
-    return Verdict(action, findings, would_have=would if stricter else None)
+    untold = tuple(rule.id for rule in policy.rules if rule.id not in found)
+    return Verdict(action, findings, would_have=would if stricter else None, untold=untold)
 
 
 def hand_on(policy: Policy, verdict: Verdict, case: Case) -> tuple[Status, Answer | None, str]:
@@ -60,6 +76,8 @@ def hand_on(policy: Policy, verdict: Verdict, case: Case) -> tuple[Status, Answe
     deciding = next(item for item in verdict.findings if item.action == verdict.action and not item.observed)
     if verdict.action != "rewrite":
         return STATUS[verdict.action], None, _text(policy, deciding, case.vote)
+    if any(rule.id in verdict.untold and not _observes(rule, policy) for rule in policy.rules):
+        return "blocked", None, _text(policy, deciding, case.vote)  # other words could not be judged by them either
     return _rewrite(policy, verdict, case, elected) or ("rewritten", None, _text(policy, deciding, case.vote))
 
 
@@ -168,9 +186,13 @@ def _own_text(policy: Policy, rule: Rule) -> str | None:
     return rule.text or policy.texts.categories.get(rule.category)
 
 
+def _observes(rule: Rule, policy: Policy) -> bool:
+    return "observe" in (policy.mode, rule.mode)
+
+
 def _findings(rule: Rule, policy: Policy, case: Case) -> Iterator[Finding]:
     """One finding for each place where the rule matches: who is at fault decides what may stand in."""
-    observed = "observe" in (policy.mode, rule.mode)
+    observed = _observes(rule, policy)
     for place, seen in _places(rule, case):
         matched = matches(rule.when, seen, case)
         share = float(matched.mean())

@@ -154,10 +154,10 @@ class Limits(Section):
 
     max_bytes: int = Field(MediaLimits().max_bytes, ge=1)
     max_pixels: int = Field(MediaLimits().max_pixels, ge=1)
-    max_seconds: float = Field(MediaLimits().max_seconds, gt=0)
+    max_seconds: float = Field(MediaLimits().max_seconds, gt=0, allow_inf_nan=False)
     max_media: int = Field(16, ge=1)
     """Images and clips in one prompt."""
-    deadline_seconds: float | None = Field(None, gt=0)
+    deadline_seconds: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)
     """Longest that one call may take, judges, readers and rewriting included; its last quarter is kept for judging.
     Answers in hand decide where the rest could not change the verdict, else ``on_timeout`` does. Copies are asked in
     rounds under it."""
@@ -217,6 +217,16 @@ class Policy(Section):
                 raise mistake(f"rule id {rule.id!r} stands twice", index, "id")
             seen.add(rule.id)
         return rules
+
+    @model_validator(mode="after")
+    def _observes_whole_answers(self) -> Self:
+        if self.mode == "observe" and self.voting.draft_tokens is not None:
+            raise mistake(
+                "mode: observe hands on the model's own answer, and a draft is only its beginning: leave it null",
+                "voting",
+                "draft_tokens",
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -229,6 +229,8 @@ class Verdict:
     findings: tuple[Finding, ...] = ()
     would_have: Action | None = None
     """The stricter action that observing rules would have taken, or None."""
+    untold: tuple[str, ...] = ()
+    """Ids of rules that could not be told: observing ones, or others beside a rule that blocks whatever they say."""
 
 
 @dataclass(frozen=True, slots=True)

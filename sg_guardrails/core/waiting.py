@@ -134,7 +134,11 @@ class Deadline:
         with waiting() as wait:
             context = contextvars.copy_context()
             thread = threading.Thread(target=context.run, args=(work,), daemon=True, name="sg_guardrails deadline")
-            thread.start()
+            try:
+                thread.start()
+            except BaseException:
+                slots.release()
+                raise
             try:
                 return done.result(timeout=left)
             except TimeoutError as error:

@@ -128,3 +128,9 @@ def test_a_mistake_in_a_pattern_is_told_with_its_line(tmp_path):
         Policy.load(file)
     [told] = caught.value.mistakes
     assert told.startswith(f"{file}:8: rules.0.when.tool_calls.arguments.mail.to (rule 'a'): pattern '(' is not RE2")
+
+
+@pytest.mark.parametrize("rules", [{"*": {"path": "/safe/.*"}}, {"read": {"*": "/safe/.*"}}])
+def test_an_allow_list_for_any_name_is_refused_since_it_would_look_at_none(rules):
+    with pytest.raises(ValidationError, match="denied_arguments alone"):
+        Calls.model_validate({"arguments": rules})

@@ -261,3 +261,11 @@ def test_a_bare_off_is_the_word_and_not_yamls_false(tmp_path, written, mode):
 def test_sections_of_deciding_early_refuse_what_makes_no_sense(section, field):
     with pytest.raises(PolicyError, match=field):
         Policy.parse({"name": "x", **section})
+
+
+@pytest.mark.parametrize(
+    "limits", [{"deadline_seconds": float("inf")}, {"deadline_seconds": 1e10}, {"max_seconds": float("inf")}]
+)
+def test_a_bound_without_end_is_no_bound(limits):
+    with pytest.raises(PolicyError, match=next(iter(limits))):
+        Policy.parse({"name": "p", "limits": limits})
