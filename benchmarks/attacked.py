@@ -22,7 +22,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "benchmarks" / "results"
-POLICIES = ("builtin", "builtin_hardened")
+POLICIES = {
+    "builtin": "Policy `builtin`",
+    "builtin_hardened": "Policy `builtin_hardened`",
+    "without_noise": "A checkpoint that never saw noise, policy `builtin`",
+}
+"""The suite's runs, each with its heading."""
 PAGE = ROOT / "docs" / "what_it_stops.md"
 BEGIN, END = "<!-- figures: start -->", "<!-- figures: end -->"
 STUDIES = ("tried", "escalation", "late", "whisper_attack", "certified")
@@ -73,14 +78,18 @@ def attacks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def claims(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Each static figure beside the adaptive attack that tried to break it."""
+    """Each static figure beside the adaptive attack that tried to break it, where there was one."""
     found = {(row["cell"]["family"], row["cell"]["budget"], row["cell"]["attacker"]): row for row in rows}
+    if not any(attacker == "adaptive" for _, _, attacker in found):
+        return
+    yield from ("Each claim and the attack that tried to break it:", "")
     yield "| claim: pictures made without knowledge of the guard | bare to guarded | the adaptive attack on it |"
     yield "|---|---|---|"
     for (family, much, attacker), row in found.items():
         broken = found.get((family, much, "adaptive"))
         if attacker == "static" and broken is not None:
             yield f"| {family}, {much}/255 | {_change(row)} | {_change(broken)} |"
+    yield ""
 
 
 def _change(row: Mapping[str, Any]) -> str:
@@ -104,16 +113,13 @@ def section(name: str, read: Mapping[str, Any]) -> Iterator[str]:
     """One policy's part."""
     about = read["about"]
     yield from (
-        f"## Policy `{name}`",
+        f"## {POLICIES[name]}",
         f"Model `{about['model']}`, policy `{about['policy']}`, {about['steps']} steps. Rates with 95% Wilson",
         "intervals; after a layer's rate, what it leaves of the bare rate and the target, where there is one.",
         "",
         *attacks(read["cells"]),
         "",
-        "Each claim and the attack that tried to break it:",
-        "",
         *claims(read["cells"]),
-        "",
         "What it costs where nobody attacks:",
         "",
         *clean(read["clean"]),
