@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from sg_guardrails.core.errors import DeadlineError, GuardError, ModelError, PolicyError, SamplingError
 from sg_guardrails.core.policy import Smoothing
+from sg_guardrails.core.stages import Stages
 from sg_guardrails.core.types import Answer, Copy, Prompt, Sampler, Vote
-from sg_guardrails.core.waiting import NEVER, Deadline, nobody_waits
+from sg_guardrails.core.waiting import NEVER, Deadline, refuse_unwanted
+
+MOST_TOGETHER = 256
+"""Copies of several requests in one call of the sampler; those of one request stay together whatever their number."""
+_ROOMY = 4
+"""A call of all copies takes at most about twice as long as one of just over half, and that twice over is room."""
+_RECENT = 8
 
 
 @dataclass(slots=True)
@@ -65,6 +74,22 @@ class Poll:
         return tuple(self.finished if index == elected.choice else said for index, said in enumerate(self.answers))
 
 
+class Pace:
+    """How long the last calls of the model under a deadline took. Any number of threads may use it."""
+
+    def __init__(self) -> None:
+        self._took: deque[float] = deque(maxlen=_RECENT)
+
+    def note(self, seconds: float) -> None:
+        """A call took so long; infinity where it came too late."""
+        self._took.append(seconds)
+
+    def has_room_in(self, seconds: float) -> bool:
+        """Whether a call of all copies is sure enough to end within so many seconds; not before one was seen."""
+        took = tuple(self._took)
+        return bool(took) and _ROOMY * max(took) <= seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Asking:
     """Asks the model."""
@@ -74,15 +99,26 @@ class Asking:
     """Asked in the sampler's place where a poll is about drafts."""
     deadline: Deadline = NEVER
     """Of the sampler's calls."""
+    stages: Stages = field(default_factory=Stages)
+    """Where these calls are counted as ``sample``."""
+    pace: Pace = field(default_factory=Pace)
+    """Of the guard's calls under a deadline."""
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether the deadline could pass before a call of all copies ends: with some in hand, these may decide."""
+        left = self.deadline.left
+        return left is not None and not self.pace.has_room_in(left)
 
     def ask(self, polls: Sequence[Poll]) -> None:
-        """Ask all that is due, in one call for each strength of noise; a failure becomes its poll's error.
+        """Ask all that is due, each strength of noise apart and `MOST_TOGETHER` at once; a failure is its poll's error.
 
         Raises:
             ModelError, PolicyError: What is wrong for every request alike.
         """
         for smoothing, draft in dict.fromkeys((poll.smoothing, poll.draft) for poll in polls):
-            self._ask([poll for poll in polls if poll.smoothing == smoothing and poll.draft == draft])
+            for some in _together([poll for poll in polls if poll.smoothing == smoothing and poll.draft == draft]):
+                self._ask(some)
 
     def _ask(self, polls: Sequence[Poll]) -> None:
         """Ask what is due, together; where that fails, one by one: one bad request sinks no other."""
@@ -105,14 +141,32 @@ class Asking:
 
     def _answers(self, copies: Sequence[Copy], poll: Poll) -> list[Answer]:
         sampler = self.drafter if poll.draft and self.drafter is not None else self.sampler
-        if nobody_waits():
-            raise SamplingError("the request was cancelled before it was asked")
+        refuse_unwanted()
+        began = self.deadline.clock()
         try:
-            answers = self.deadline.within(lambda: sampler(copies, poll.smoothing))
-        except GuardError:
+            with self.stages.of("sample"):
+                answers = self.deadline.within(lambda: sampler(copies, poll.smoothing))
+        except GuardError as error:
+            if isinstance(error, DeadlineError):
+                self.pace.note(inf)
             raise
         except Exception as error:  # whatever a model raises, it is no answer
             raise SamplingError(f"asking the model failed: {type(error).__name__}") from error
+        if self.deadline.until is not None:
+            self.pace.note(self.deadline.clock() - began)
         if len(answers) != len(copies):
             raise SamplingError(f"the sampler gave {len(answers)} answers to {len(copies)} copies")
         return answers
+
+
+def _together(polls: Sequence[Poll]) -> Iterator[list[Poll]]:
+    """The polls in order, so many at a time as one call takes: memory and the deadline are those of one call."""
+    some, copies = list[Poll](), 0
+    for poll in polls:
+        if some and copies + poll.due > MOST_TOGETHER:
+            yield some
+            some, copies = [], 0
+        some.append(poll)
+        copies += poll.due
+    if some:
+        yield some

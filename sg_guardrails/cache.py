@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import Generic, TypeVar
+
+from sg_guardrails.core import forking
 
 Entry = TypeVar("Entry")
 
@@ -19,7 +20,7 @@ class Cache(Generic[Entry]):
     def __init__(self, most: int) -> None:
         self._most = most
         self._entries: OrderedDict[tuple[str, ...], Entry] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = forking.Lock()
 
     def get(self, key: tuple[str, ...]) -> Entry | None:
         """The entry, or None."""

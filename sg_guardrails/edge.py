@@ -9,10 +9,9 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from sg_guardrails.core import waiting
+from sg_guardrails.core import forking, waiting
 from sg_guardrails.core.errors import GuardError, MediaError, UnsafeOutputError
 from sg_guardrails.core.media import DEFAULT_LIMITS, Image, Media, MediaLimits, decode
 
@@ -63,7 +62,7 @@ class DecodedMedia:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most, self._held = most_bytes, 0
         self._media: OrderedDict[tuple[bytes, MediaLimits], Media] = OrderedDict()
-        self._lock = Lock()
+        self._lock = forking.Lock()
 
     def __len__(self) -> int:
         """How many media are held."""
@@ -94,7 +93,9 @@ def _bytes(medium: Media) -> int:
 
 
 on_a_thread = waiting.on_a_thread
-"""Awaits a call on a worker thread; a task that is cancelled takes its copies out of the model's queue."""
+"""Awaits a call on a worker thread; a task that is cancelled takes its copies out of the model's queue. A deadline
+begins when it is called. Where too many tasks wait, the guard in it asks no model and its policy's ``on_error``
+decides; where even those are too many, it raises SamplingError."""
 decoded = DecodedMedia()
 """The process's own: integrations decode through it."""
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
-from sg_guardrails.asking import Asking, Poll
+from sg_guardrails.asking import Asking, Pace, Poll
 from sg_guardrails.cache import Cache
 from sg_guardrails.certified import certified
+from sg_guardrails.conclusion import conclude, refuse
 from sg_guardrails.core import noise
 from sg_guardrails.core.certify import CONFIDENCE
-from sg_guardrails.core.errors import DeadlineError, GuardError, ModelError, PolicyError, SamplingError
+from sg_guardrails.core.errors import DeadlineError, GuardError, SamplingError
 from sg_guardrails.core.inquiry import Judge, chat_judge
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.rewriting import rewrite_prompt
+from sg_guardrails.core.stages import Stages
 from sg_guardrails.core.types import Answer, Copy, Embedder, Outcome, Prompt, Sampler, Scorer, Sentiment
-from sg_guardrails.core.waiting import NEVER, Deadline, on_a_thread
-from sg_guardrails.outcomes import Outcomes, handed_on
+from sg_guardrails.core.waiting import NEVER, Deadline, on_a_thread, queued, refuse_unwanted
+from sg_guardrails.outcomes import Outcomes
 from sg_guardrails.panel import Panel, Reader, refuse_incomplete
 from sg_guardrails.record import emit as record
 from sg_guardrails.rounds import Cast, Rounds
@@ -33,9 +33,9 @@ _ASKING = 0.75
 class SmoothGuard:
     """Re-asks a model under noise, elects the majority answer and holds it against a policy.
 
-    A guard holds no state between calls but the votes that its policy has it keep (``voting.cache``), and may be used
-    from any number of threads. It is built from callables; `sg_guardrails.local.local_guard` builds one from a policy's
-    model ids.
+    A guard keeps nothing of a call but its votes, where the policy says so (``voting.cache``), and how long the model
+    took; it may be used from any number of threads. It is built from callables; `sg_guardrails.local.local_guard`
+    builds one from a policy's model ids.
 
     Args:
         policy: A Policy, a shipped name or a path.
@@ -75,7 +75,7 @@ class SmoothGuard:
         self._sampler, self._embedder, self._sentiment = sampler, embedder, sentiment
         self._scorers, self._key = dict(scorers), key or noise.process_key()
         self._outcomes = Outcomes(self._key, emit)
-        self._draft, self._clock = draft, clock
+        self._draft, self._clock, self._pace = draft, clock, Pace()
         self._votes: Cache[Cast] = Cache(self.policy.voting.cache)
         self._judges: dict[str, Judge] = {"guard": chat_judge(self._ask_once), **(judges or {})}
         self._reader = reader
@@ -99,13 +99,14 @@ class SmoothGuard:
         return self.check_many([prompt])[0]
 
     def check_many(self, prompts: Sequence[Prompt]) -> list[Outcome]:
-        """`check` for each prompt; the copies of all of them are sampled together."""
+        """`check` for each prompt; their copies are sampled together, up to `asking.MOST_TOGETHER` at once."""
         return self._run([(prompt, None) for prompt in prompts])
 
     async def acheck(self, prompt: Prompt) -> Outcome:
-        """`check` on a worker thread, so that the event loop stays free.
+        """`check` on a worker thread, so that the event loop stays free; the policy's deadline begins at once.
 
         Cancelling it takes its copies out of the model's queue; what the model is at already, it finishes unheard.
+        Where too many tasks wait (`waiting.MOST_WAITING`) it becomes an outcome by ``on_error``.
         """
         return await on_a_thread(partial(self.check, prompt))
 
@@ -132,12 +133,12 @@ class SmoothGuard:
         Raises:
             PolicyError, GuardError: If no certificate would be valid for this policy, model or prompt; says why.
         """
-        rounds = self._rounds(None)
+        rounds = self._rounds(timed=False)
         sizes = {"copies": copies, "anchor": anchor_copies}
         poll = certified(
             prompt, rounds.panel, rounds.asking, self._key, **sizes, confidence=confidence, judge_error=judge_error
         )
-        return self._conclude(poll, rounds, {})
+        return conclude(poll, rounds, self._outcomes)
 
     # The guard verifies another model's answer ------------------------------------------------------------------
 
@@ -179,7 +180,7 @@ class SmoothGuard:
         if answered is None:
             return noise.copies_of(prompt, self.policy.smoothing, self._key)
         reviewed = None if candidate is None else Answer.parse(candidate)
-        rounds = self._rounds(self._clock(), asks=False)
+        rounds = self._rounds(asks=False)
         return list(rounds.next_copies(prompt, [Answer.parse(answer) for answer in answered], reviewed))
 
     def decide(
@@ -211,13 +212,13 @@ class SmoothGuard:
             raise GuardError(f"clean is an index among the {len(parsed)} answers, got {clean}")
         if (error := self.policy.limits.unfit(prompt.media)) is not None:
             return self.refuse(error, prompt=prompt, candidate=reviewed)
-        rounds = self._rounds(self._clock(), asks=False)
+        rounds = self._rounds(asks=False)
         plan = self.copies(prompt) if prompt.media or reviewed is None else []
         poll = Poll(prompt, reviewed, rounds.panel.policy.smoothing, plan, parsed, clean, asked=len(parsed))
         if rounds.lacks(poll):
             few = f"{len(parsed)} of {len(plan)} copies were answered: too few to settle the vote"
             poll.error = DeadlineError(few) if late else SamplingError(few)
-        return self._conclude(poll, rounds, {})
+        return conclude(poll, rounds, self._outcomes)
 
     # Edges for integrations -------------------------------------------------------------------------------------
 
@@ -230,31 +231,42 @@ class SmoothGuard:
     def refuse(self, error: GuardError, *, prompt: Prompt | None = None, candidate: Answer | None = None) -> Outcome:
         """What the policy makes of `error`: an outcome of status ``error``, or the error raised."""
         poll = Poll(prompt or Prompt(()), candidate, self.policy.smoothing)
-        return self._refused(self._rounds(self._clock()).panel, error, poll)
+        return refuse(error, poll, self._rounds().panel, self._outcomes)
 
     def warm_up(self) -> None:
         """Load the models now instead of at the first call. Raises ModelError if one cannot be loaded."""
+        self._each_part("warm_up")
+
+    def close(self) -> None:
+        """Let go of what the parts hold open, an engine's connections say; a later call opens them again."""
+        self._each_part("close")
+
+    def _each_part(self, does: str) -> None:
         own = (self._sampler, self._draft, self._embedder, self._sentiment, self._reader)
         for part in (*own, *self._scorers.values(), *self._judges.values()):
-            getattr(part, "warm_up", lambda: None)()
+            getattr(part, does, lambda: None)()
 
     # The way through --------------------------------------------------------------------------------------------
 
     def _run(self, requests: Sequence[Request]) -> list[Outcome]:
         """Sample all requests together, round after round, then conclude each."""
-        began = self._clock()
-        rounds = self._rounds(began)
-        polls = [self._poll(rounds, prompt, candidate) for prompt, candidate in requests]
-        rounds.run(polls)
-        sampled = (self._clock() - began) * 1000
-        return [self._conclude(poll, rounds, {"sample": sampled}) for poll in polls]
+        rounds = self._rounds()
+        with rounds.stages.of("plan"):
+            polls = [self._poll(rounds, prompt, candidate) for prompt, candidate in requests]
+            rounds.run(polls)
+        outcomes = []
+        for poll in polls:
+            with rounds.stages.apart():
+                outcomes.append(conclude(poll, rounds, self._outcomes, keep=partial(self._keep, poll.prompt)))
+        return outcomes
 
-    def _rounds(self, began: float | None, *, asks: bool = True) -> Rounds:
-        """The parts for one call that began then; its deadline is the policy's, none where `began` is None."""
-        policy, limit = self.policy, self.policy.limits.deadline_seconds
+    def _rounds(self, *, timed: bool = True, asks: bool = True) -> Rounds:
+        """The parts for one call that begins now, or has waited for its thread; unless `timed` it has no deadline."""
+        policy, limit, stages = self.policy, self.policy.limits.deadline_seconds, Stages(self._clock)
+        began = self._clock() - queued()
 
         def until(share: float) -> Deadline:
-            return Deadline(None if began is None or limit is None else began + share * limit, self._clock)
+            return Deadline(began + share * limit if timed and limit is not None else None, self._clock)
 
         panel = Panel(
             policy,
@@ -265,12 +277,15 @@ class SmoothGuard:
             reader=self._reader,
             rewriter=lambda text: self._ask_once(rewrite_prompt(text)),
             deadline=until(1.0),
+            stages=stages,
         )
         drafter = self._draft if policy.voting.draft_tokens is not None else None
-        return Rounds(panel, self._key, Asking(self._sampler, drafter, until(_ASKING) if asks else NEVER))
+        deadline = until(_ASKING) if asks else NEVER
+        return Rounds(panel, self._key, Asking(self._sampler, drafter, deadline, stages, self._pace))
 
     def _ask_once(self, prompt: Prompt) -> str:
         """The policy's model, asked something of the guard's own: one copy, without noise."""
+        refuse_unwanted()
         (answer,) = self._sampler([Copy(prompt)], self.policy.smoothing)
         return answer.text
 
@@ -279,56 +294,12 @@ class SmoothGuard:
         error = self.policy.limits.unfit(prompt.media)
         if error is not None or (candidate is not None and not prompt.media):
             return Poll(prompt, candidate, rounds.panel.policy.smoothing, error=error)
-        known = self._votes.get(self._cast_key(prompt, rounds.panel.policy))
-        return rounds.open(prompt, candidate, known)
+        return rounds.open(prompt, candidate, self._votes.get(self._cast_key(prompt, rounds.panel.policy)))
+
+    def _keep(self, prompt: Prompt, policy: Policy, cast: Cast) -> None:
+        if policy.voting.cache:
+            self._votes.put(self._cast_key(prompt, policy), cast)
 
     def _cast_key(self, prompt: Prompt, policy: Policy) -> tuple[str, ...]:
         """The whole prompt with its media, the policy with its model and revision, and the key of the seeds."""
         return (prompt.digest, self._outcomes.policy_id(policy), self._key.id) if policy.voting.cache else ()
-
-    def _conclude(self, poll: Poll, rounds: Rounds, timings: dict[str, float]) -> Outcome:
-        """Elect, judge, hand on. Whatever fails on the way becomes what the policy says of it, never a pass."""
-        panel, degraded = rounds.panel, None
-        if poll.error is not None:
-            if not rounds.settled(poll):
-                return self._refused(panel, poll.error, poll)
-            what = "the deadline passed" if isinstance(poll.error, DeadlineError) else "not all copies were answered"
-            degraded = f"{what}; {len(poll.answers)} of {len(poll.plan)} copies had settled the vote"
-        try:
-            elected = poll.vote or (panel.elect(poll.answers, timings) if poll.answers else None)
-            began = self._clock()
-            verdict, case = panel.judged(
-                poll.prompt, poll.answers, elected, candidate=poll.candidate, clean=poll.clean, finished=poll.finished
-            )
-            status, answer, text = handed_on(panel.policy, verdict, case)
-            timings["judge"] = (self._clock() - began) * 1000
-        except (PolicyError, ModelError):
-            raise
-        except GuardError as error:
-            return self._refused(panel, error, poll)
-        except Exception as error:  # noqa: BLE001 - a scorer or embedder that breaks has judged nothing
-            broken = SamplingError(f"judging the answers failed: {type(error).__name__}")
-            broken.__cause__ = error
-            return self._refused(panel, broken, poll)
-        timings["total"] = timings.get("sample", 0.0) + timings.get("vote", 0.0) + timings["judge"]
-        proven = elected is not None and elected.certificate is not None  # on other copies than `check` asks
-        if elected is not None and degraded is None and not proven and panel.policy.voting.cache:
-            cast = Cast(poll.smoothing, tuple(poll.answers), elected, poll.finished)
-            self._votes.put(self._cast_key(poll.prompt, panel.policy), cast)
-        outcome = Outcome(text, status, answer, elected, verdict, poll.whole(elected), poll.clean, timings=timings)
-        if verdict.untold:
-            degraded = "; ".join(filter(None, (degraded, f"could not be told: {', '.join(verdict.untold)}")))
-        outcome = replace(outcome, asked=poll.asked, candidate=poll.candidate, degraded=degraded)
-        return self._outcomes.finished(panel.policy, poll.prompt, outcome)
-
-    def _refused(self, panel: Panel, error: GuardError, poll: Poll) -> Outcome:
-        """What the policy makes of `error`; what it would allow is held against the rules that can still tell."""
-        policy = panel.policy
-        if poll.candidate is not None and self._outcomes.behaviour(policy, error) == "allow":
-            with suppress(Exception):  # what cannot be told of an answer is the operator's choice, and that is made
-                verdict, case = panel.judged(poll.prompt, (), None, candidate=poll.candidate, clean=None, finished=None)
-                if verdict.action not in ("allow", "flag"):
-                    status, answer, text = handed_on(policy, verdict, case)
-                    found = Outcome(text, status, answer, None, verdict, asked=poll.asked, candidate=poll.candidate)
-                    return self._outcomes.finished(policy, poll.prompt, replace(found, degraded=type(error).__name__))
-        return self._outcomes.refused(policy, error, poll)

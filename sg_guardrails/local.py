@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
 
+from sg_guardrails.core.forking import Lock
 from sg_guardrails.core.inquiry import Judge
 from sg_guardrails.core.judge import looks_at_pictures
 from sg_guardrails.core.policy import Policy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -18,6 +17,7 @@ from sg_guardrails.core.inquiry import Judge
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.nearness import near_scorer
 from sg_guardrails.core.policy import Policy
+from sg_guardrails.core.stages import Stages
 from sg_guardrails.core.terms import All, AnyOf, Condition, Near, Not, Scored, parts
 from sg_guardrails.core.types import ACTIONS, Answer, Embedder, Finding, Prompt, Scorer, Sentiment, Verdict, Vote
 from sg_guardrails.core.waiting import NEVER, Deadline
@@ -41,6 +41,7 @@ class Panel:
         reader: Reads the text in pictures.
         rewriter: Has the policy's model write a text anew.
         deadline: Of every call of one of these.
+        stages: Where their time is counted: ``embed``, ``vote``, ``judge``.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class Panel:
         reader: Reader | None = None,
         rewriter: Callable[[str], str] | None = None,
         deadline: Deadline = NEVER,
+        stages: Stages | None = None,
     ) -> None:
-        self.policy = policy
+        self.policy, self.stages = policy, stages or Stages()
         near = {part.key: part for rule in policy.rules for part in parts(rule.when) if isinstance(part, Near)}
         by_example = {key: near_scorer(part.near, embedder) for key, part in near.items()}
-        self._embedder, self._sentiment = once(embedder, deadline), once(sentiment, deadline)
+        self._vectors, self._sentiment = once(embedder, deadline), once(sentiment, deadline)
         self._scorers = {name: once(scorer, deadline) for name, scorer in {**scorers, **by_example}.items()}
         self._judges = {name: once(judge, deadline) for name, judge in (judges or {}).items()}
         # Heads that embed with this very embedder, and that a rule asks whatever else it asks.
@@ -73,24 +75,23 @@ class Panel:
         self._reader, self._rewriter, self._deadline = reader, rewriter, deadline
         self._read: dict[str, str] = {}
 
-    def elect(self, answers: Sequence[Answer], timings: dict[str, float] | None = None) -> Vote:
+    def elect(self, answers: Sequence[Answer]) -> Vote:
         """The vote among the answers. Raises SamplingError where the majority says nothing at all."""
-        spent = {} if timings is None else timings
-
-        def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-            begin = time.perf_counter()
-            vectors = self._embedder(texts)
-            spent["embed"] = spent.get("embed", 0.0) + (time.perf_counter() - begin) * 1000
-            return vectors
-
-        began = time.perf_counter()
-        elected = vote.elect(
-            answers, self.policy.voting, embed=embed, sentiment=self._sentiment, refusal=self._scorers["refusal"]
-        )
-        spent["vote"] = (time.perf_counter() - began) * 1000
+        with self.stages.of("vote"):
+            elected = vote.elect(
+                answers,
+                self.policy.voting,
+                embed=self._embedder,
+                sentiment=self._sentiment,
+                refusal=self._scorers["refusal"],
+            )
         if not answers[elected.choice].text.strip() and not answers[elected.choice].tool_calls:
             raise SamplingError("the model gave no answer to most copies")
         return elected
+
+    def _embedder(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        with self.stages.of("embed"):
+            return self._vectors(texts)
 
     def read_ahead(self, cases: Sequence[tuple[Prompt, Sequence[Answer]]]) -> None:
         """Embed in one call what votes and heads will ask for piece by piece; what fails here fails again there.
@@ -188,7 +189,8 @@ class Panel:
         """What the rules find where `leader` is all that the copies said."""
         if not leader.text.strip() and not leader.tool_calls:
             raise SamplingError("an empty answer leads")
-        verdict = judge.judge(self.policy, self.case(prompt, [leader], _ALONE, candidate=candidate, clean=clean))
+        with self.stages.of("judge"):
+            verdict = judge.judge(self.policy, self.case(prompt, [leader], _ALONE, candidate=candidate, clean=clean))
         if verdict.untold:
             raise SamplingError(f"the rule {verdict.untold[0]} could not be told")
         return verdict.findings
@@ -203,7 +205,8 @@ class Panel:
     def agreeing(self, anchor: Answer, answers: Sequence[Answer]) -> int:
         """How many answers say what the anchor says, each compared with it alone."""
         voting, refusal = self.policy.voting, self._scorers["refusal"]
-        return int(certify.agreeing(anchor, answers, voting, embed=self._embedder, refusal=refusal).sum())
+        with self.stages.of("vote"):
+            return int(certify.agreeing(anchor, answers, voting, embed=self._embedder, refusal=refusal).sum())
 
 
 def refuse_incomplete(

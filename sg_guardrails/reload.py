@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from threading import Lock
 
-from sg_guardrails.core import layers
+from sg_guardrails.core import forking, layers
 from sg_guardrails.core.certify import CONFIDENCE
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.policy import Policy
@@ -69,7 +68,7 @@ class ReloadingGuard(SmoothGuard):
         # The parts are the current guard's; SmoothGuard's own constructor has nothing to do here.
         self._path, self._build, self._note = layers.locate(policy), build, note
         self._check_every, self._now = check_every, clock
-        self._reading = Lock()
+        self._reading = forking.Lock()
         self._files = [path for path, _ in layers.chain(self._path)]
         self._stamp, self._contents = _stamp(self._files), _digest(self._files)
         self._current = build(Policy.load(self._path))
@@ -216,6 +215,10 @@ class ReloadingGuard(SmoothGuard):
     def warm_up(self) -> None:
         """`SmoothGuard.warm_up` of the guard in force."""
         self.current.warm_up()
+
+    def close(self) -> None:
+        """`SmoothGuard.close` of the guard in force."""
+        self.current.close()
 
 
 def _stamp(files: Sequence[Path]) -> Stamp:

@@ -10,6 +10,7 @@ from math import ceil
 from sg_guardrails.asking import Asking, Poll
 from sg_guardrails.core import early, noise
 from sg_guardrails.core.policy import Smoothing
+from sg_guardrails.core.stages import Stages
 from sg_guardrails.core.terms import Disagrees, parts
 from sg_guardrails.core.types import Answer, Copy, Prompt, Vote
 from sg_guardrails.core.vote import wording
@@ -36,6 +37,11 @@ class Rounds:
     panel: Panel
     key: noise.Key
     asking: Asking
+
+    @property
+    def stages(self) -> Stages:
+        """What this call's time is spent on."""
+        return self.panel.stages
 
     def open(self, prompt: Prompt, candidate: Answer | None, cast: Cast | None) -> Poll:
         """A poll with its first copies due, or with the votes that were cast when the same was asked before."""
@@ -106,9 +112,9 @@ class Rounds:
         return planned
 
     def _first(self, poll: Poll) -> int:
-        """The fewest copies that could settle the vote; all where the policy asks for all."""
+        """The fewest copies that could settle the vote; all where the policy asks for all and has the time."""
         smoothing, total = self.panel.policy.smoothing, len(poll.plan)
-        staged = smoothing.early != "off" or self.asking.deadline.until is not None
+        staged = smoothing.early != "off" or self.asking.is_pressed
         if not staged or self._starting(poll.smoothing) or total == 1:
             return total
         fewest = early.enough(self.panel.policy, total)

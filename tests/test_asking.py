@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from sg_guardrails import Answer, Copy, DeadlineError, ModelError, Prompt, SamplingError
-from sg_guardrails.asking import Asking, Poll
+from sg_guardrails.asking import Asking, Pace, Poll
+from sg_guardrails.core import waiting
 from sg_guardrails.core.policy import ImageNoise, Smoothing
 from sg_guardrails.core.waiting import Deadline
 from sg_guardrails.testing import FakeSampler
@@ -30,6 +31,62 @@ def test_what_is_due_is_asked_together_and_other_noise_apart():
     assert [one.asked for one in polls] == [2, 1, 1, 1]
     Asking(sampler, drafter).ask(polls[:1])
     assert [answer.text for answer in polls[0].answers] == ["0", "1", "2"]
+
+
+def test_many_requests_are_asked_in_calls_of_bounded_size_and_none_is_parted():
+    sizes = []
+
+    def script(copies, smoothing):
+        sizes.append(len(copies))
+        return [Answer(f"{copy.prompt.question} {copy.seed}") for copy in copies]
+
+    def of(number, copies):
+        prompt = Prompt.ask(str(number))
+        plan = [Copy(prompt, seed) for seed in range(copies)]
+        return Poll(prompt, None, Smoothing(), plan=plan, due=copies)
+
+    polls = [of(number, 600 if number == 70 else 11) for number in range(100)]
+    Asking(script).ask(polls)
+    assert sizes == [253, 253, 253, 11, 600, 253, 66]
+    for number, one in enumerate(polls):
+        assert [answer.text for answer in one.answers] == [f"{number} {seed}" for seed in range(len(one.plan))]
+
+
+def test_a_deadline_holds_between_the_calls_too():
+    now = [0.0]
+
+    def script(copies, smoothing):
+        now[0] += 2.0
+        return [Answer("x") for _ in copies]
+
+    plan = [Copy(PROMPT, seed) for seed in range(200)]
+    polls = [Poll(PROMPT, None, Smoothing(), plan=plan, due=200) for _ in range(5)]
+    Asking(script, deadline=Deadline(3.0, lambda: now[0])).ask(polls)
+    assert [len(one.answers) for one in polls] == [200, 200, 0, 0, 0]
+    assert [type(one.error) for one in polls] == [type(None)] * 2 + [DeadlineError] * 3
+
+
+def test_nothing_is_asked_for_a_task_that_is_one_too_many():
+    sampler, surplus = FakeSampler("x"), poll()
+    with waiting.waiting() as wait:
+        wait.refusal = SamplingError("too many")
+        Asking(sampler).ask([surplus])
+    assert (surplus.error, sampler.calls) == (wait.refusal, 0)
+
+
+def test_the_pace_of_the_last_calls_says_whether_all_copies_fit_in_one():
+    pace = Pace()
+    assert not pace.has_room_in(1e9), "not before a call was seen"
+    for took in (1.0, 2.0):
+        pace.note(took)
+    assert pace.has_room_in(8.0)
+    assert not pace.has_room_in(7.9)
+    for _ in range(8):
+        pace.note(0.1)
+    assert pace.has_room_in(0.4), "the last ones only"
+    assert not Asking(FakeSampler("x"), pace=pace).is_pressed
+    assert not Asking(FakeSampler("x"), deadline=Deadline(5.0, lambda: 4.0), pace=pace).is_pressed
+    assert Asking(FakeSampler("x"), deadline=Deadline(5.0, lambda: 4.7), pace=pace).is_pressed
 
 
 def test_without_a_deadline_no_thread_is_started():

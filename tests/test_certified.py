@@ -10,7 +10,7 @@ import pytest
 from sg_guardrails import cli
 from sg_guardrails.core.errors import GuardError, MediaError, PolicyError
 from sg_guardrails.core.noise import Key
-from sg_guardrails.core.policy import Policy
+from sg_guardrails.core.policy import Policy, Smoothing
 from sg_guardrails.core.types import Answer, Copy, Outcome, Prompt
 from sg_guardrails.guard import SmoothGuard
 from sg_guardrails.local import local_guard
@@ -28,6 +28,14 @@ QUESTION = Prompt.ask("What color is it?", fake_image())
 
 class Pixels(FakeSampler):
     """A fake that says how many pixel values take noise, as the local model does."""
+
+    def __init__(self, script) -> None:
+        super().__init__(script)
+        self.noises: list[Smoothing] = []
+
+    def __call__(self, copies, smoothing):
+        self.noises.append(smoothing)
+        return super().__call__(copies, smoothing)
 
     def noisy_values(self, prompt: Prompt) -> int:
         return 48 * len(prompt.media)
@@ -59,6 +67,14 @@ def test_fresh_noisy_copies_are_counted_and_the_clean_one_is_not_asked() -> None
     assert (proof.answer.count, proof.answer.copies, proof.values, proof.confidence) == (50, 50, 48, 0.99)
     assert proof.answer.share_low == pytest.approx(0.01 ** (1 / 50))
     assert records == [outcome]
+
+
+def test_copies_are_moved_as_the_policy_has_it_and_have_one_sigma() -> None:
+    sampler = Pixels("It is red.")
+    noise = {"space": "pixel", "sigma": 0.3, "second_sigma": 0.5, "shift": 0.1}
+    guard(sampler, smoothing={"copies": 4, "image": noise}).certify(QUESTION, copies=10, anchor_copies=3)
+    (smoothing,) = sampler.noises
+    assert (smoothing.image.sigma, smoothing.image.second_sigma, smoothing.image.shift) == (0.3, None, 0.1)
 
 
 def test_each_statement_has_its_own_count() -> None:

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from sg_guardrails import (
+    Answer,
     DeadlineError,
     GuardError,
     Image,
@@ -23,8 +24,11 @@ from sg_guardrails import (
     SamplingError,
     SmoothGuard,
     UnsafeOutputError,
+    edge,
     perturb,
 )
+from sg_guardrails.core import waiting
+from sg_guardrails.core.threads import Threads
 from sg_guardrails.testing import FakeSampler, fake_audio, fake_embedder, fake_image, fake_scorers, fake_sentiment
 
 KEY = Key(b"a secret for the tests")
@@ -401,6 +405,178 @@ def test_acheck_leaves_the_event_loop_free():
         return await task
 
     assert asyncio.run(main()).text == RED
+
+
+def many(count):
+    return [Prompt.ask(f"question {index}", fake_image()) for index in range(count)]
+
+
+def test_a_thousand_prompts_are_asked_in_bounded_calls_and_answered_in_order_as_alone():
+    sizes = []
+
+    def sampler(copies, smoothing):
+        sizes.append(len(copies))
+        return [Answer(f"{copy.prompt.question} {(copy.seed or 0) % 2}") for copy in copies]
+
+    guarded = guard("unused")
+    guarded._sampler = sampler
+    prompts = many(1000)
+    outcomes = guarded.check_many(prompts)
+    assert (max(sizes), sum(sizes)) == (255, 5000)
+    assert [outcome.text.rpartition(" ")[0] for outcome in outcomes] == [prompt.question for prompt in prompts]
+    for index in (0, 50, 51, 999):
+        alone = guarded.check(prompts[index])
+        assert (alone.vote, alone.answers) == (outcomes[index].vote, outcomes[index].answers)
+
+
+def test_more_tasks_than_may_wait_fail_by_policy_at_once_and_the_others_are_answered():
+    """700 tasks while the model is stuck: 64 run, 512 wait, and 124 are told so before anything moves."""
+    release = threading.Event()
+    surplus = 700 - waiting.MOST_AWAITED - waiting.MOST_WAITING
+
+    def script(copy):
+        assert release.wait(60)
+        return RED
+
+    async def main(guarded, ask):
+        tasks = [asyncio.create_task(ask(guarded)) for _ in range(700)]
+        refused = []
+        try:
+            for done in asyncio.as_completed(tasks, timeout=60):
+                refused.append(await done)
+                if len(refused) == surplus:
+                    break
+        finally:
+            release.set()
+        assert {type(outcome.error) for outcome in refused} == {SamplingError}
+        return refused, [outcome for outcome in await asyncio.gather(*tasks) if outcome.error is None]
+
+    forms = {
+        "acheck": lambda guarded: guarded.acheck(PROMPT),
+        "areview": lambda guarded: guarded.areview(PROMPT, BLUE),
+        "an integration's": lambda guarded: edge.on_a_thread(lambda: guarded.review_many([(PROMPT, BLUE)])[0]),
+    }
+    for form, ask in forms.items():
+        release.clear()
+        refused, answered = asyncio.run(main(guard(script, smoothing={"copies": 1}), ask))
+        assert {(one.status, one.answer) for one in refused} == {("error", None)}, form
+        assert "512 wait, the most" in str(refused[0].error)
+        assert len(answered) == 700 - surplus
+        assert {one.status for one in answered} == {"passed"}
+
+
+@pytest.mark.parametrize("behaviour", ["raise", "allow"])
+def test_a_task_too_many_is_what_on_error_says(monkeypatch, behaviour):
+    monkeypatch.setattr(waiting, "_awaited", Threads(1, 0, "test"))
+    release, begun = threading.Event(), threading.Event()
+
+    def script(copy):
+        begun.set()
+        assert release.wait(60)
+        return RED
+
+    guarded = guard(script, {"where": "candidate", "when": {"words": ["bad"]}}, on_error=behaviour)
+
+    async def main():
+        running = asyncio.create_task(guarded.acheck(PROMPT))
+        await asyncio.to_thread(begun.wait, 60)
+        told = await asyncio.gather(
+            *(guarded.areview(PROMPT, answer) for answer in (BLUE, "so bad")), return_exceptions=True
+        )
+        release.set()
+        return await running, *told
+
+    running, fine, bad = asyncio.run(main())
+    assert running.status == "passed"
+    if behaviour == "raise":
+        assert [type(one) for one in (fine, bad)] == [SamplingError] * 2
+    else:
+        assert (fine.status, fine.text) == ("error", BLUE)
+        assert bad.status == "blocked", "the rules that need no model hold as ever"
+
+
+@pytest.mark.parametrize("form", ["acheck", "areview", "an integration's"])
+def test_a_deadline_begins_when_the_coroutine_does(monkeypatch, form):
+    now, release, begun = [0.0], threading.Event(), threading.Event()
+    monkeypatch.setattr(waiting, "_now", lambda: now[0])
+    monkeypatch.setattr(waiting, "_awaited", Threads(1, 9, "test"))
+
+    def hang(copy):
+        begun.set()
+        assert release.wait(60)
+        return RED
+
+    timely = guard(RED, limits={"deadline_seconds": 5.0})
+    ask = {
+        "acheck": lambda: timely.acheck(PROMPT),
+        "areview": lambda: timely.areview(PROMPT, RED),
+        "an integration's": lambda: edge.on_a_thread(lambda: timely.check_many([PROMPT])[0]),
+    }[form]
+
+    async def main():
+        running = asyncio.create_task(guard(hang).acheck(PROMPT))
+        await asyncio.to_thread(begun.wait, 60)
+        late = asyncio.create_task(ask())
+        await asyncio.sleep(0)
+        now[0] = 5.5
+        soon = asyncio.create_task(ask())
+        await asyncio.sleep(0)
+        release.set()
+        await running
+        return await late, await soon
+
+    late, soon = asyncio.run(main())
+    assert (late.status, type(late.error)) == ("error", DeadlineError)
+    assert soon.status == "passed"
+
+
+def test_threads_that_a_deadline_left_behind_hold_up_no_later_task(monkeypatch):
+    """More calls hang than there are threads for tasks: each task is answered at its deadline, and frees its own."""
+    monkeypatch.setattr(waiting, "_awaited", Threads(2, 99, "test"))
+    monkeypatch.setattr(waiting._slots, "free", threading.BoundedSemaphore(6))
+    release, hanging = threading.Event(), threading.Semaphore(0)
+
+    def hang(copy):
+        hanging.release()
+        assert release.wait(60)
+        return RED
+
+    async def checked(script, count, **sections):
+        guarded = guard(script, smoothing={"copies": 1, "include_clean": False}, **sections)
+        return await asyncio.gather(*(guarded.acheck(PROMPT) for _ in range(count)))
+
+    before = waiting.left_behind()
+    try:
+        late = asyncio.run(checked(hang, 9, limits={"deadline_seconds": 0.1}))
+        assert {type(one.error) for one in late} == {DeadlineError}
+        assert 0 < waiting.left_behind() - before <= 6
+        assert asyncio.run(checked(RED, 4))[3].status == "passed", "without a deadline none of these is needed"
+    finally:
+        release.set()
+    assert asyncio.run(checked(RED, 4, limits={"deadline_seconds": 60.0}))[3].status == "passed"
+
+
+def test_an_exit_is_no_outcome():
+    def script(copy):
+        raise SystemExit(3)
+
+    for sections in ({}, {"limits": {"deadline_seconds": 60.0}, "on_error": "allow"}):
+        with pytest.raises(SystemExit):
+            guard(script, **sections).review(PROMPT, RED)
+
+
+def test_closing_reaches_every_part_that_can_be_closed():
+    class Engine(FakeSampler):
+        closed = 0
+
+        def close(self):
+            self.closed += 1
+
+    engine = Engine(RED)
+    guarded = guard(engine)
+    guarded.close()
+    assert engine.closed == 1
+    assert guarded.check(PROMPT).status == "passed"
 
 
 def test_each_outcome_is_one_event_without_content():

@@ -55,7 +55,10 @@ def test_a_real_question_is_answered_by_vote():
     assert "red" in outcome.text.lower()
     assert 6 <= len(outcome.answers) == outcome.asked <= 11
     assert outcome.vote.agreement >= 0.8
-    assert outcome.timings["sample"] > 0
+    spent = dict(outcome.timings)
+    assert spent.pop("total") == pytest.approx(sum(spent.values()))
+    assert spent.keys() == {"plan", "sample", "embed", "vote", "judge"}
+    assert min(spent.values()) > 0
 
 
 def test_a_real_refusal_is_one_cluster():
@@ -90,6 +93,23 @@ def test_batch_and_async_say_what_single_calls_say():
 
     assert [outcome.text for outcome in asyncio.run(together())] == single
     assert len(set(single)) == 3
+
+
+def test_with_time_to_spare_a_real_full_vote_under_a_deadline_is_one_call():
+    prompt = Prompt.ask("What color is the triangle?", triangle())
+    alone = {"voting": {"refusal_veto": None}}  # a veto asks all in one call anyway
+    guard = local_guard(changed(**alone, smoothing={"early": "off"}, limits={"deadline_seconds": 600.0}))
+    sizes, sampler = [], guard._sampler
+
+    def counted(copies, smoothing):
+        sizes.append(len(copies))
+        return sampler(copies, smoothing)
+
+    guard._sampler = counted
+    first, second = guard.check(prompt), guard.check(prompt)
+    assert (len(sizes), sum(sizes[:2]), sizes[2]) == (3, 11, 11)
+    assert [answer.text for answer in first.answers] == [answer.text for answer in second.answers]
+    assert first.degraded is second.degraded is None
 
 
 def test_the_key_decides_the_noise_and_replays_it():

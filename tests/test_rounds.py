@@ -323,6 +323,10 @@ def test_more_at_the_start_than_in_doubt_is_no_policy():
 # Deadlines
 
 
+def policy_with(policy, **limits):
+    return policy.model_copy(update={"limits": policy.limits.model_copy(update=limits)})
+
+
 class Clock:
     """Seconds that pass with each call of the model."""
 
@@ -360,6 +364,106 @@ def test_answers_in_hand_decide_where_the_rest_could_not_change_the_verdict():
     clock = Clock()
     outcome = guard(slow(lambda _: RED, clock), clock=clock, limits={"deadline_seconds": 9.0}).check(PROMPT)
     assert (outcome.asked, outcome.degraded) == (11, None)
+
+
+def test_with_time_to_spare_a_full_vote_is_one_call_again():
+    """Two calls until one was seen to take less than a quarter of what asking has (0.75 of the deadline)."""
+    clock = Clock()
+    guarded = guard(slow(lambda _: RED, clock), clock=clock, limits={"deadline_seconds": 9.0})
+
+    def calls():
+        before = len(guarded._sampler.noise)
+        outcome = guarded.check(PROMPT)
+        return [count for count, _ in guarded._sampler.noise[before:]], outcome.asked
+
+    assert calls() == ([6, 5], 11), "nothing is known of the model's time yet"
+    guarded.policy = policy_with(guarded.policy, deadline_seconds=8.1)
+    assert calls() == ([11], 11), "6 copies took 1.5 s: four times that is room enough in 6.1"
+    assert calls() == ([6, 5], 11), "11 took 2.75 s, and four times that is not"
+    guarded.policy = policy_with(guarded.policy, deadline_seconds=2.75 * 4 / 0.75)
+    assert calls() == ([11], 11)
+
+
+def test_a_call_that_came_too_late_is_remembered_for_a_while():
+    clock = Clock()
+    rounds = []
+
+    def script(copy):
+        if copy.seed is None and len(rounds) == 2:
+            clock.now += 999
+        return RED
+
+    guarded = guard(script, clock=clock, limits={"deadline_seconds": 30.0})
+    for _ in range(12):
+        before = len(guarded._sampler.noise)
+        guarded.check(PROMPT)
+        rounds.append(len(guarded._sampler.noise) - before)
+    assert rounds == [2, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1, 1]
+
+
+def test_each_stage_counts_what_is_its_own_and_all_of_them_all_that_passed():
+    clock = Clock()
+
+    def taking(seconds, rows):
+        def call(items):
+            clock.now += seconds
+            return rows(items)
+
+        return call
+
+    def script(copy):
+        clock.now += 1
+        if copy.seed is None:
+            return "The shape is plainly red." if copy.prompt.media else "No."  # its own judge
+        return RED
+
+    policy = Policy.parse(
+        {
+            "name": "p",
+            "smoothing": {"early": "exact"},
+            "rules": [{"id": "r", "when": {"judge": {"question": "Is it rude?"}}}],
+        }
+    )
+    guarded = SmoothGuard(
+        policy,
+        sampler=FakeSampler(script),
+        embedder=taking(0.125, fake_embedder),
+        sentiment=taking(0.03125, fake_sentiment),
+        scorers=fake_scorers(),
+        key=KEY,
+        emit=lambda *_, **__: None,
+        clock=clock,
+    )
+    for outcome in (guarded.check(PROMPT), guarded.review(PROMPT, RED)):
+        assert (outcome.status, outcome.asked, len(outcome.vote.weights)) == ("passed", 9, 1)
+        spent = dict(outcome.timings)
+        total = spent.pop("total")
+        assert spent.pop("sample") == 9000, "nine copies; neither the vectors between the rounds nor the judge"
+        assert spent.pop("embed") == 125, "two wordings in one call"
+        assert spent.pop("vote") == 31.25
+        assert spent.pop("judge") == 2000, "two wordings"
+        assert spent == {"plan": 0}
+        assert total == 11_156.25
+    assert clock.now == 2 * 11.15625
+
+
+def test_requests_of_one_call_share_what_was_done_together_and_not_each_others_judging():
+    clock = Clock()
+
+    def ponder(texts):
+        clock.now += 4 * len(texts)
+        return np.zeros(len(texts), np.float32)
+
+    script = slow(lambda copy: copy.prompt.question, clock)
+    guarded = guard(script, {"when": {"scorer": "hostility"}}, clock=clock, smoothing={"copies": 3})
+    guarded._scorers["hostility"] = ponder
+    prompts = [Prompt.ask(question, fake_image()) for question in ("a", "b", "c")]
+    outcomes = guarded.check_many(prompts)
+    assert [one.timings["sample"] for one in outcomes] == [3000] * 3
+    assert [one.timings["judge"] for one in outcomes] == [4000] * 3
+    assert [one.timings["total"] for one in outcomes] == [7000] * 3
+    decided = guarded.decide(prompts[0], ["a"] * 4, clean=0)
+    assert decided.timings == {"vote": 0, "judge": 4000, "total": 4000}
 
 
 @pytest.mark.parametrize("part", ["sentiment", "scorer", "judge", "reader", "embedder"])

@@ -22,11 +22,13 @@ from sg_guardrails.cli.attack_options import (
     RightOption,
     Search,
     SeedOption,
+    ShiftOption,
     SpaceOption,
     StateOption,
     SystemOption,
     TargetOption,
     end,
+    expected,
     lines,
     loaded,
     run,
@@ -37,7 +39,7 @@ from sg_guardrails.cli.attack_options import (
 from sg_guardrails.cli.eval_options import DeviceOption, JsonOption, PolicyOption, console, watch
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.media import Audio, Image
-from sg_guardrails.core.policy import AudioNoise, ImageNoise, Policy
+from sg_guardrails.core.policy import AudioNoise, Policy
 from sg_guardrails.core.types import Prompt, printable
 
 attacks = typer.Typer(
@@ -63,6 +65,7 @@ def image(
     patch_size: PatchOption = None,
     patch_at: PlaceOption = "0,0",
     expect_space: SpaceOption = "pixel",
+    expect_shift: ShiftOption = 0.0,
     *,
     search: Search,
 ) -> None:
@@ -78,7 +81,7 @@ def image(
         Wanted(aim=aim, targets=tuple(target or ()), right=right),
         settings,
         search,
-        noises=[ImageNoise(space=expect_space, sigma=sigma) for sigma in search.expect_sigma or ()],
+        noises=expected(search, expect_space, expect_shift),
     )
 
 
@@ -93,6 +96,7 @@ def universal(
     norm: NormOption = "linf",
     eps: EpsOption = 16,
     expect_space: SpaceOption = "pixel",
+    expect_shift: ShiftOption = 0.0,
     *,
     search: Search,
 ) -> None:
@@ -109,7 +113,7 @@ def universal(
         Wanted(aim="jailbreak", targets=sentences, paired=paired),
         settings,
         search,
-        noises=[ImageNoise(space=expect_space, sigma=sigma) for sigma in search.expect_sigma or ()],
+        noises=expected(search, expect_space, expect_shift),
     )
 
 

@@ -52,6 +52,10 @@ SigmaOption = Annotated[
     typer.Option(help="Adaptive: expect the guard's noise of this sigma; several where the guard uses several."),
 ]
 SpaceOption = Annotated[Literal["pixel", "model"], typer.Option(help="The unit of --expect-sigma, as in the policy.")]
+ShiftOption = Annotated[
+    float,
+    typer.Option(min=0, max=0.5, help="And that it moves each copy by up to this share: the policy's image.shift."),
+]
 DrawsOption = Annotated[int, typer.Option(min=1, help="Adaptive: noisy copies in each step.")]
 ShareOption = Annotated[float, typer.Option(help="Adaptive: share of the copies to push; 0.55 for a bare majority.")]
 SeedOption = Annotated[int, typer.Option(help="Of starts and draws.")]
@@ -136,6 +140,15 @@ def searching(**defaults: object) -> Callable[[Callable[..., None]], Callable[..
         return run
 
     return expand
+
+
+def expected(search: Search, space: Literal["pixel", "model"], shift: float) -> list[ImageNoise]:
+    """The guard's noise on pictures that the attack expects; raises GuardError for a shift without a sigma."""
+    from sg_guardrails.core.policy import ImageNoise  # noqa: PLC0415 - only an adaptive attack needs it
+
+    if shift and not search.expect_sigma:
+        raise GuardError("--expect-shift goes with --expect-sigma: what the guard adds to the copies it moves")
+    return [ImageNoise(space=space, sigma=sigma, shift=shift if sigma else 0.0) for sigma in search.expect_sigma or ()]
 
 
 def loaded(model: str, device: str) -> Handle:

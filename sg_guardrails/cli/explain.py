@@ -97,10 +97,10 @@ def _asking(policy: Policy) -> Iterator[str]:
         yield "It only observes: nothing is changed, and what would have happened is recorded."
     yield f"Model: {policy.model.id}{served}."
     second = "" if smoothing.image.second_sigma is None else f" or {smoothing.image.second_sigma:g}"
+    moved = f", each moved by up to {smoothing.image.shift:.0%} of its sides" if smoothing.image.shift else ""
     yield (
         f"It asks for {smoothing.copies} noisy copies{clean}: pictures with sigma {smoothing.image.sigma:g}{second} "
-        f"{space}, "
-        f"clips with noise of {noise}; {EARLY[smoothing.early]}."
+        f"{space}{moved}, clips with noise of {noise}; {EARLY[smoothing.early]}."
     )
     if smoothing.adaptive is not None:
         yield (

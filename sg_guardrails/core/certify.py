@@ -44,7 +44,10 @@ def bound(
     """What `count` of `copies` certify: ``radius = sigma * Phi^-1(p)`` where p, the lower bound, is above a half.
 
     The binary form of randomized smoothing (Cohen, Rosenfeld and Kolter 2019, theorem 1 with p_B = 1 - p): a picture
-    within the radius leaves more than half of all noisy copies where they were.
+    within the radius leaves more than half of all noisy copies where they were. Copies that are moved as well
+    (``smoothing.image.shift``) change nothing of it: a move orders pixels anew and keeps every distance, so the theorem
+    holds for the share p_m of each move m by itself, and p -> Phi(Phi^-1(p) - r / sigma) is convex, so by Jensen's
+    inequality it holds for the mean of the p_m too, which is what is counted.
 
     Args:
         statement: ``answer``: a copy counts where it says what the anchor says; ``verdict``: where it is judged safe.

@@ -138,7 +138,10 @@ def perturb(copy: Copy, smoothing: Smoothing, *, long_side: int | None = None) -
 
 
 def noisy_image(image: Image, noise: ImageNoise, rng: np.random.Generator, *, long_side: int | None = None) -> Image:
-    """`image` plus N(0, sigma^2) on each value, clipped to [0, 1]; fitted to `long_side` pixels first."""
+    """`image`, moved by its noise's shift, plus N(0, sigma^2) on each value, clipped to [0, 1].
+
+    It is fitted to `long_side` pixels first.
+    """
     pixels = image.pixels
     height, width = pixels.shape[:2]
     if long_side is not None and max(height, width) > long_side:
@@ -146,6 +149,10 @@ def noisy_image(image: Image, noise: ImageNoise, rng: np.random.Generator, *, lo
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         resized = image.to_pil().resize(size, pillow.Resampling.BICUBIC)
         pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
+    if noise.shift:
+        shares = rng.uniform(-noise.shift, noise.shift, 2)
+        rows, columns = (round(share * size) for share, size in zip(shares, pixels.shape, strict=False))
+        pixels = np.roll(pixels, (rows, columns), axis=(0, 1))
     sigma = noise.sigma * (1.0 if noise.space == "pixel" else USUAL_STD)
     return Image(np.clip(pixels + sigma * rng.standard_normal(pixels.shape, dtype=np.float32), 0, 1))
 

@@ -32,6 +32,9 @@ class ImageNoise(Section):
     second_sigma: float | None = Field(None, gt=0, le=10)
     """That of about half of the copies, chosen by their seeds: what holds under one noise need not under the other.
     null: all have one. A certificate is always about the first."""
+    shift: float = Field(0.0, ge=0, le=0.5)
+    """Each copy sees the picture moved, by up to this share of its height and width either way, before its noise; what
+    leaves on one side comes in on the other. An attack is made for places, what a picture shows mostly is not."""
 
     def of(self, seed: int) -> Self:
         """The noise of the copy with this seed: one sigma."""
@@ -159,8 +162,9 @@ class Limits(Section):
     """Images and clips in one prompt."""
     deadline_seconds: float | None = Field(None, gt=0, le=86_400, allow_inf_nan=False)
     """Longest that one call may take, judges, readers and rewriting included; its last quarter is kept for judging.
-    Answers in hand decide where the rest could not change the verdict, else ``on_timeout`` does. Copies are asked in
-    rounds under it."""
+    Answers in hand decide where the rest could not change the verdict, else ``on_timeout`` does. So that some are in
+    hand, a full vote is two calls of the model; one while its last calls took a quarter of the time for asking at most.
+    """
 
     @property
     def media(self) -> MediaLimits:

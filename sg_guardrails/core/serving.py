@@ -37,7 +37,8 @@ class ModelSection(Section):
     device: str = "auto"
     """``auto`` (cuda, else mps, else cpu), or a torch device."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """``auto``: the checkpoint's on an accelerator, float32 on a CPU."""
+    """``auto``: float32 on a CPU, the checkpoint's own on an accelerator; on CUDA bfloat16 (float16 on a GPU that lacks
+    it) for a checkpoint stored in float32."""
     max_new_tokens: int = Field(128, ge=1, le=8192)
     """Longest answer, tokens."""
     endpoint: Endpoint | None = None

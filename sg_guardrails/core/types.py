@@ -256,7 +256,11 @@ class Outcome:
     candidate: Answer | None = field(default=None, repr=False, kw_only=True)
     """The answer under review, where someone else produced it: untrusted text too."""
     timings: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds by stage: sample (of the whole batch that the request was in), embed, vote, judge, total."""
+    """Milliseconds by stage, each moment counted once: ``sample``, asking the model, its queue, pictures and noise
+    included; ``embed``; ``vote``; ``judge``, rules with all that they ask, and rewriting; ``plan``, seeds and what is
+    asked next; ``total``, their sum. What was not done has no entry; recording, and a task's wait for a thread, are not
+    in it. Requests of one call (`check_many`) wait for one another: what was done until the last round is counted whole
+    to each of them, and then its own vote and judging alone."""
     policy: str = ""
     """Name and content hash of the policy that decided, ``name@hash``."""
     seed_id: str = ""

@@ -4,36 +4,60 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeVar
 
-from sg_guardrails.core.errors import DeadlineError
+from sg_guardrails.core.errors import DeadlineError, SamplingError
+from sg_guardrails.core.forking import renewed_in_children
+from sg_guardrails.core.threads import Threads
 
 _Result = TypeVar("_Result")
 MOST_THREADS = 128
 """Calls under a deadline at once, in the whole process: those that hang past theirs must not grow without bound."""
 MOST_AWAITED = 64
 """Calls at once that coroutines await: asyncio's own pool, six threads on two cores, would leave little to merge."""
+MOST_WAITING = 512
+"""Calls that may wait for one of these threads. Those beyond run on a few others, where no model is asked."""
+_RESERVE = 8
 _LATE = "the deadline passed before the vote was settled and judged"
-_slots = threading.BoundedSemaphore(MOST_THREADS)
-_left_behind: set[threading.Thread] = set()
+_now = time.perf_counter
+
+
+class _Slots:
+    """Threads for calls under a deadline, and which of them run although theirs has passed."""
+
+    def __init__(self) -> None:
+        self.renew()
+        renewed_in_children(self)
+
+    def renew(self) -> None:
+        """Begin anew: in a forked child none of the threads is there."""
+        self.free = threading.BoundedSemaphore(MOST_THREADS)
+        self.left_behind: set[threading.Thread] = set()
+
+
+_slots = _Slots()
+_awaited = Threads(MOST_AWAITED, MOST_WAITING, "sg_guardrails")
+_reserve = Threads(_RESERVE, MOST_WAITING, "sg_guardrails reserve")
 
 
 class Wait:
     """One caller's wait for a result. Any number of threads may use it."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusal: SamplingError | None = None) -> None:
         self._undo: list[Callable[[], object]] = []
         self._lock = threading.Lock()
         self.is_over = False
         """Whether nobody waits any more."""
+        self.refusal = refusal
+        """Why no model is asked for it."""
+        self.queued = 0.0
+        """Seconds that it took until a thread was free."""
 
     def end(self) -> None:
         """Nobody waits any more: what was queued meanwhile is taken back."""
@@ -58,7 +82,8 @@ _current: contextvars.ContextVar[Wait | None] = contextvars.ContextVar("smoothgu
 @contextmanager
 def waiting() -> Iterator[Wait]:
     """A wait of its own for what is called within; it ends with the one around it."""
-    outer, wait = _current.get(), Wait()
+    outer = _current.get()
+    wait = Wait(None if outer is None else outer.refusal)
     if outer is not None:
         outer.at_end(wait.end)
     token = _current.set(wait)
@@ -80,22 +105,51 @@ def nobody_waits() -> bool:
     return wait is not None and wait.is_over
 
 
+def queued() -> float:
+    """Seconds that the caller of what is being done here waited until a thread was free; deadlines count them."""
+    wait = _current.get()
+    return 0.0 if wait is None else wait.queued
+
+
+def refuse_unwanted() -> None:
+    """Raise SamplingError where no model is to be asked for what is being done here.
+
+    Nobody waits for it any more, or more tasks wait already than may.
+    """
+    if nobody_waits():
+        raise SamplingError("the request was cancelled before it was asked")
+    if (wait := _current.get()) is not None and wait.refusal is not None:
+        raise wait.refusal
+
+
 async def on_a_thread(call: Callable[[], _Result]) -> _Result:
-    """`call` on a worker thread, in the caller's context. Cancelling takes back what `call` has queued."""
+    """`call` on a worker thread, in the caller's context. Cancelling takes back what `call` has queued.
+
+    A guard's deadline in it begins now, not when a thread is free. `MOST_AWAITED` calls run at once in the process and
+    `MOST_WAITING` wait. One beyond these runs on a thread of a small reserve, where a guard asks no model: its policy's
+    ``on_error`` decides, as where the model's own queue is full.
+
+    Raises:
+        SamplingError: If as many wait for the reserve too.
+    """
+    began = _now()
     with waiting() as wait:
         context = contextvars.copy_context()
-    future = asyncio.get_running_loop().run_in_executor(_pool(os.getpid()), context.run, call)
+
+    def work() -> _Result:
+        wait.queued = _now() - began
+        return context.run(call)
+
     try:
-        return await future
+        future = _awaited.submit(work)
+    except SamplingError as error:
+        wait.refusal = error
+        future = _reserve.submit(work)
+    try:
+        return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
         wait.end()
         raise
-
-
-@lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    del process  # a forked child has its parent's pool, but not the threads
-    return ThreadPoolExecutor(MOST_AWAITED, thread_name_prefix="sg_guardrails")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +160,31 @@ class Deadline:
     """The clock's reading; None: never."""
     clock: Callable[[], float] = time.perf_counter
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until it passes; None: it never does."""
+        return None if self.until is None else self.until - self.clock()
+
     def within(self, call: Callable[[], _Result]) -> _Result:
         """What `call` returns, or raises. Past the deadline it runs on by itself, and its result is dropped.
+
+        What hangs for good keeps its thread. `MOST_THREADS` of them and every call comes too late, the policy's
+        ``on_timeout`` deciding, until one ends. What was merely queued for a model ends with its deadline, so that a
+        local model or an engine that hangs holds no more of them than it had begun to answer.
 
         Raises:
             DeadlineError: Once the time is up.
         """
         if self.until is None:
             return call()
-        slots = _slots
+        slots = _slots.free
         if (left := self.until - self.clock()) <= 0 or not slots.acquire(timeout=left):
             raise DeadlineError(_LATE)
         if (left := self.until - self.clock()) <= 0:  # the wait for a free thread has taken what there was
             slots.release()
             raise DeadlineError(_LATE)
         done: Future[_Result] = Future()
+        behind = _slots.left_behind
 
         def work() -> None:
             try:
@@ -128,7 +192,7 @@ class Deadline:
             except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
                 done.set_exception(error)
             finally:
-                _left_behind.discard(threading.current_thread())
+                behind.discard(threading.current_thread())
                 slots.release()
 
         with waiting() as wait:
@@ -141,14 +205,16 @@ class Deadline:
                 raise
             try:
                 return done.result(timeout=left)
-            except TimeoutError as error:
+            except BaseException as error:
                 if done.done() and done.exception() is error:
                     raise
-                _left_behind.add(thread)
+                behind.add(thread)
                 if done.done():  # it came to its end in between
-                    _left_behind.discard(thread)
+                    behind.discard(thread)
                 wait.end()
-                raise DeadlineError(_LATE) from None
+                if isinstance(error, TimeoutError):
+                    raise DeadlineError(_LATE) from None
+                raise  # whoever waits is interrupted, and what was queued for him goes with him
 
 
 NEVER = Deadline()
@@ -156,5 +222,5 @@ NEVER = Deadline()
 
 
 def left_behind() -> int:
-    """How many calls still run although their deadline has passed; `MOST_THREADS` at most."""
-    return len(_left_behind)
+    """How many calls still run although nobody waits for them any more; `MOST_THREADS` at most."""
+    return len(_slots.left_behind)

@@ -14,15 +14,14 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 from sg_guardrails.core.errors import ModelError
+from sg_guardrails.core.forking import Lock
 from sg_guardrails.core.policy import EmbedderSection
-from sg_guardrails.models import heads
+from sg_guardrails.models import heads, packing
 from sg_guardrails.models.checkpoints import SAFE, load_checkpoint, token_limit
 from sg_guardrails.models.heads import encodable
 from sg_guardrails.models.hub import pick_device
 
-_BATCH = 32
-
-_handles = threading.Lock()
+_handles = Lock()
 
 
 @dataclass(eq=False, slots=True)
@@ -50,7 +49,7 @@ class SentenceEmbedder:
         self._remembered = heads.Remembered(self._embed, size=remember)
         self._encode: Callable[[list[str]], NDArray[np.float32]] | None = None
         # Encoding holds it too: a fast tokenizer changes its own truncation while it runs and raises when shared.
-        self._lock = threading.RLock()
+        self._lock = Lock(threading.RLock)
         self._queue: list[_Wanted] = []
 
     def warm_up(self) -> None:
@@ -129,10 +128,20 @@ def _as_checkpoint(section: EmbedderSection, device: torch.device) -> Callable[[
     if section.max_length is not None:
         model.max_seq_length = min(section.max_length, model.max_seq_length or section.max_length)
 
-    def encode(texts: list[str]) -> NDArray[np.float32]:
-        vectors = model.encode(texts, batch_size=_BATCH, show_progress_bar=False, convert_to_numpy=True)
+    def together(texts: list[str]) -> NDArray[np.float32]:
+        vectors = model.encode(texts, batch_size=packing.MOST, show_progress_bar=False, convert_to_numpy=True)
         return np.asarray(vectors, dtype=np.float32)
 
+    def encode(texts: list[str]) -> NDArray[np.float32]:
+        runs = packing.passes(texts)
+        vectors = np.concatenate([together([texts[index] for index in run]) for run in runs])
+        ordered = np.empty_like(vectors)
+        ordered[np.concatenate(runs)] = vectors
+        return ordered
+
+    if device.type != "cpu":
+        return together  # where padding is cheap and a further pass is not
+    packing.laid_out(model, together)
     return encode
 
 
@@ -162,8 +171,8 @@ def _mean_all(section: EmbedderSection, device: torch.device) -> Callable[[list[
         for index, row in enumerate(rows):
             by_length.setdefault(len(row), []).append(index)
         for group in by_length.values():
-            for start in range(0, len(group), _BATCH):
-                batch = group[start : start + _BATCH]
+            for start in range(0, len(group), packing.MOST):
+                batch = group[start : start + packing.MOST]
                 ids = torch.tensor([rows[index] for index in batch], device=device)
                 state = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
                 vectors[batch] = state.float().mean(dim=1).cpu().numpy()

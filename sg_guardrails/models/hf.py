@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from sg_guardrails.core.errors import GuardError, MediaError, ModelError, SamplingError
+from sg_guardrails.core.forking import Lock
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.policy import Smoothing
 from sg_guardrails.core.serving import ModelSection
@@ -60,7 +60,7 @@ class HFSampler:
     ) -> None:
         self._load: Callable[[], Handle] = (lambda: model) if isinstance(model, Handle) else model
         self._handle: Handle | None = None
-        self._once = threading.Lock()
+        self._once = Lock()
         self._max_new_tokens = max_new_tokens
         self._copies_per_batch = copies_per_batch
         self._memory_share = memory_share

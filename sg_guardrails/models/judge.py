@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer, BatchFeature
 
 from sg_guardrails.core.errors import GuardError, ModelError, SamplingError
+from sg_guardrails.core.forking import Lock
 from sg_guardrails.core.inquiry import Inquiry, Judge, spoken
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.serving import ModelSection
@@ -45,7 +45,7 @@ class LocalJudge:
     def __init__(self, load: Callable[[], Handle]) -> None:
         self._load = load
         self._handle: Handle | None = None
-        self._once = threading.Lock()
+        self._once = Lock()
 
     def warm_up(self) -> None:
         """Load now. Raises ModelError as a call would."""

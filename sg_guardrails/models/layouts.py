@@ -31,10 +31,12 @@ class Layout:
     """Whether a processor's output is of this layout: told by rank and keys, never by a model's name."""
     noise: Callable[[Inputs, Any, Draw, Tensor], Tensor]
     """(inputs, image processor, draw, sigma ``(3,)`` by channel) -> noise of the tensor's shape, zero on padding."""
+    moved: Callable[[Inputs, Any, Tensor], Tensor]
+    """(inputs, image processor, shares ``(2,)`` of height and width) -> the tensor with every picture moved by them."""
 
 
 def add_noise(inputs: Inputs, image_processor: Any, noise: ImageNoise, draw: Draw) -> Tensor:
-    """``pixel_values`` plus Gaussian noise, pure: no clipping to the valid range.
+    """``pixel_values``, moved where the policy has it so, plus Gaussian noise, pure: no clipping to the valid range.
 
     The randomised-smoothing certificate (Cohen et al. 2019, theorem 1) is about the model on x + N(0, sigma^2 I);
     clipping would make it another distribution. Padding is no part of x and stays as it is.
@@ -51,6 +53,9 @@ def add_noise(inputs: Inputs, image_processor: Any, noise: ImageNoise, draw: Dra
     sigma = torch.full((3,), noise.sigma, device=pixels.device)
     if noise.space == "pixel":
         sigma = sigma * model_units(image_processor).to(pixels.device)
+    if noise.shift:
+        # The normal distribution's own function makes uniform numbers of normal ones: erf(z / sqrt(2)) is in (-1, 1).
+        pixels = layout.moved(inputs, image_processor, noise.shift * torch.erf(draw((2,)) / math.sqrt(2)))
     return pixels + layout.noise(inputs, image_processor, draw, sigma).to(pixels.dtype)
 
 
@@ -104,6 +109,46 @@ def _patches(inputs: Inputs, image_processor: Any, draw: Draw, sigma: Tensor) ->
     return noise.expand(count, 3, frames, area).reshape(count, width)
 
 
+def _moved_planes(inputs: Inputs, image_processor: Any, shares: Tensor) -> Tensor:
+    """Every picture, crop and tile by the same shares of its own size; padding stays where it is."""
+    pixels, real = inputs[PIXELS], _real(inputs, image_processor)
+    if real is None:
+        return _moved(pixels, shares)
+    flat = pixels.flatten(0, -4)
+    moved = []
+    for plane, kept in zip(flat, real.expand_as(pixels).flatten(0, -4)[:, 0] > 0, strict=True):
+        height, width = int(kept.any(1).sum()), int(kept.any(0).sum())  # what is real begins in the top left corner
+        inner = plane.clone()
+        inner[:, :height, :width] = _moved(plane[:, :height, :width], shares)
+        moved.append(inner)
+    return torch.stack(moved).view_as(pixels)
+
+
+def _moved_patches(inputs: Inputs, image_processor: Any, shares: Tensor) -> Tensor:
+    """Patches put together, moved, and cut again; a block of merge x merge patches follows another (Qwen2-VL)."""
+    side, merge = int(image_processor.patch_size), int(image_processor.merge_size)
+    grids = inputs["image_grid_thw"].tolist()
+    moved = []
+    for rows, (times, high, wide) in zip(inputs[PIXELS].split([math.prod(grid) for grid in grids]), grids, strict=True):
+        blocks = rows.view(times, high // merge, wide // merge, merge, merge, -1, side, side)
+        planes = blocks.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(times, -1, high * side, wide * side)
+        cut = _moved(planes, shares).view(times, -1, high // merge, merge, side, wide // merge, merge, side)
+        moved.append(cut.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(rows.shape))
+    return torch.cat(moved)
+
+
+def _moved(planes: Tensor, shares: Tensor) -> Tensor:
+    """``(..., H, W)`` by shares of H and W, whole pixels; what leaves on one side comes in on the other.
+
+    That orders the pixels anew and changes no distance between two pictures, so a bound in L2 holds as before.
+    """
+    for axis, share in zip((-2, -1), shares, strict=True):
+        size = planes.shape[axis]
+        places = (torch.arange(size, device=planes.device) - (share * size).round().long()) % size
+        planes = planes.index_select(axis, places)
+    return planes
+
+
 def _real(inputs: Inputs, image_processor: Any) -> Tensor | None:
     """What of ``(..., 3, H, W)`` is picture, 1, and what padding, 0; None where everything is picture."""
     pixels = inputs[PIXELS]
@@ -132,4 +177,7 @@ def _is_patches(inputs: Inputs) -> bool:
     return inputs[PIXELS].ndim == 2 and "image_grid_thw" in inputs
 
 
-LAYOUTS = (Layout("planes", _is_planes, _planes), Layout("patches", _is_patches, _patches))
+LAYOUTS = (
+    Layout("planes", _is_planes, _planes, _moved_planes),
+    Layout("patches", _is_patches, _patches, _moved_patches),
+)

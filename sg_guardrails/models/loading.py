@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
@@ -22,6 +23,7 @@ from transformers import (
 )
 
 from sg_guardrails.core.errors import ModelError
+from sg_guardrails.core.forking import Lock
 from sg_guardrails.models import hub
 from sg_guardrails.models.builtin import builtin_path
 from sg_guardrails.models.weights import Attention, Quantization, Weights
@@ -45,7 +47,7 @@ class Handle:
     dtype: torch.dtype
     takes: frozenset[Medium]
     """The media that the model can see or hear."""
-    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    lock: Lock = field(default_factory=partial(Lock, threading.RLock), repr=False)
     """Held while the model runs: tokenizers and some models (Qwen's position offsets) keep state between calls."""
 
     @classmethod
@@ -66,7 +68,7 @@ class Handle:
 
 
 _loaded: WeakValueDictionary[tuple[str, str | None, str, Weights], Handle] = WeakValueDictionary()
-_loading = threading.Lock()
+_loading = Lock()
 
 
 def load(
@@ -84,7 +86,8 @@ def load(
         id: A hub id, a local folder, or ``builtin:NAME``.
         revision: Commit or tag on the hub.
         device: ``auto`` (cuda, else mps, else cpu), or a torch device.
-        dtype: ``auto`` (the checkpoint's own on an accelerator, float32 on a CPU), or a torch dtype's name.
+        dtype: ``auto``, or a torch dtype's name. ``auto`` is float32 on a CPU, the checkpoint's own elsewhere; on CUDA
+            half precision for one that is stored in float32: bfloat16, or float16 on a GPU without it.
         attention: ``auto`` (flash-attn where it is installed and fits, else what transformers picks), or its name.
         quantization: ``int8`` or ``int4`` holds the weights in 8 or 4 bits (extra ``quantized``).
 

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 
 from sg_guardrails.core.errors import SamplingError
+from sg_guardrails.core.forking import renewed_in_children
 from sg_guardrails.core.policy import Smoothing
 from sg_guardrails.core.types import Answer, Copy, Sampler
 from sg_guardrails.core.waiting import at_end
@@ -19,6 +20,8 @@ WINDOW = 0.004
 _SHARE, _MOST = 0.05, 0.25
 """After a long batch it waits longer, by this share of the batch's time, at most so many seconds: those whose votes it
 has not settled are about to come with their next rounds, and small batches are dear."""
+_RECENT = 1.0
+"""Seconds after a batch within which those who were in it may be about to come; later, a caller is a lone one again."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,12 +50,17 @@ class Merged:
     ) -> None:
         self._sampler, self._window = sampler, window
         self._most_together, self._most_waiting = most_together, most_waiting
+        self.renew()
+        renewed_in_children(self)
+
+    def renew(self) -> None:
+        """Begin anew: in a forked child nobody waits, and the thread that asks is not there."""
         self._waiting: deque[_Call] = deque()
         self._queued = 0  # copies in it
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
         self._company = False
-        self._took = 0.0  # seconds, the last batch
+        self._took = self._ended = 0.0  # seconds, the last batch and the clock at its end
 
     def __getattr__(self, name: str) -> object:
         """What else the sampler can do: ``warm_up``, ``noisy_values``."""
@@ -71,6 +79,8 @@ class Merged:
             return future.result()
         except CancelledError as error:
             raise SamplingError("the request was cancelled before it was asked") from error
+        finally:
+            future.cancel()  # whoever is interrupted while he waits leaves nothing in the queue
 
     def submit(self, copies: Sequence[Copy], smoothing: Smoothing) -> Future[list[Answer]]:
         """Queue a call; ``cancel()`` on the result takes it out again until its batch begins."""
@@ -80,7 +90,7 @@ class Merged:
                 raise SamplingError(f"the model is busy: {self._queued} copies wait, the most is {self._most_waiting}")
             self._waiting.append(call)
             self._queued += len(call.copies)
-            if self._worker is None or not self._worker.is_alive():  # a forked child has the object, not the thread
+            if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(target=self._serve, name="smoothguard-merge", daemon=True)
                 self._worker.start()
             self._changed.notify()
@@ -108,12 +118,13 @@ class Merged:
             self._company = len(batch) > 1
             began = time.perf_counter()
             self._run(batch)
-            self._took = time.perf_counter() - began
+            self._ended = time.perf_counter()
+            self._took = self._ended - began
             wait = 0.0  # those who came in the meantime have waited a whole batch already
 
     def _patience(self) -> float:
         """Seconds that the next batch waits for company."""
-        if not (self._company and self._window):
+        if not (self._company and self._window) or time.perf_counter() - self._ended > _RECENT:
             return 0.0
         return max(self._window, min(_SHARE * self._took, _MOST))
 
@@ -143,9 +154,10 @@ class Merged:
             answers = self._sampler([copy for call in batch for copy in call.copies], batch[0].smoothing)
             if len(answers) != sum(len(call.copies) for call in batch):
                 raise SamplingError("the sampler gave another number of answers than it was asked for")  # noqa: TRY301
-        except Exception as error:  # noqa: BLE001 - whatever it is, each caller gets it and none waits forever
-            if len(batch) == 1:
-                batch[0].future.set_exception(error)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, each caller gets it and none waits forever
+            if len(batch) == 1 or not isinstance(error, Exception):
+                for call in batch:
+                    call.future.set_exception(error)
             else:
                 for call in batch:
                     self._run([call])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sg_guardrails.core.errors import ModelError, PolicyError
+from sg_guardrails.core.forking import Lock
 from sg_guardrails.core.media import Image
 
 PACKAGE = "rapidocr_onnxruntime"
@@ -29,7 +29,7 @@ class PictureReader:
         if importlib.util.find_spec(PACKAGE) is None:
             raise PolicyError("a rule reads the text in pictures: pip install 'sg-guardrails[ocr]'")
         self._read: Callable[[Any], Any] | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def warm_up(self) -> None:
         """Load now. Raises ModelError as a call would."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import os
-import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from math import exp
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from sg_guardrails.core import noise
 from sg_guardrails.core.errors import ModelError, SamplingError
+from sg_guardrails.core.forking import Lock, renewed_in_children
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.policy import Smoothing
 from sg_guardrails.core.serving import Endpoint
@@ -61,9 +62,24 @@ class RemoteSampler:
     def __init__(self, model: str, endpoint: Endpoint, *, max_new_tokens: int = 128, most_waiting: int = 4096) -> None:
         self._model, self._endpoint, self._max_new_tokens = model, endpoint, max_new_tokens
         self._most_waiting, self._waiting = most_waiting, 0
-        self._once, self._counting = threading.Lock(), threading.Lock()
+        self._once, self._counting = Lock(), Lock()
         self._tells_chances = True
         self._open: tuple[OpenAI, ThreadPoolExecutor] | None = None
+        renewed_in_children(self)
+
+    def renew(self) -> None:
+        """Begin anew: a forked child shares no connection with its parent, and has none of the threads."""
+        # Kept, not closed: closing could wait for a lock whose holder is not in this process.
+        self._parents, self._open, self._waiting = self._open, None, 0
+
+    def close(self) -> None:
+        """Let go of connections and threads; who still waits gets a SamplingError. A later call opens new ones."""
+        with self._once:
+            opened, self._open = self._open, None
+        if opened is not None:
+            client, pool = opened
+            pool.shutdown(wait=False, cancel_futures=True)
+            client.close()
 
     def warm_up(self) -> None:
         """Ask for one token, so that the engine loads the model. Raises ModelError if it can't be asked."""
@@ -82,11 +98,10 @@ class RemoteSampler:
         Raises:
             ModelError: If the engine doesn't know the model or the key.
             SamplingError: If too many copies wait already, or one stays unanswered after all retries: no vote is taken
-                on what came back.
+                on what came back, and what has no connection yet is not asked any more.
         """
         client, pool = self._connected()
-        self._admit(len(copies))
-        return self._gathered([pool.submit(self._ask, client, copy, smoothing) for copy in copies])
+        return self._gathered(pool, [partial(self._ask, client, copy, smoothing) for copy in copies])
 
     def weigh(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[tuple[str, list[Token]]]:
         """What the engine says to each prompt, and its tokens with the chance of each; none where it tells no chances.
@@ -94,20 +109,33 @@ class RemoteSampler:
         Raises as a call does.
         """
         client, pool = self._connected()
-        self._admit(len(prompts))
-        return self._gathered([pool.submit(self._weigh, client, prompt, max_tokens) for prompt in prompts])
+        return self._gathered(pool, [partial(self._weigh, client, prompt, max_tokens) for prompt in prompts])
 
-    def _gathered(self, asked: Sequence[Future[_Given]]) -> list[_Given]:
-        for future in asked:
-            future.add_done_callback(self._leave)
-            at_end(future.cancel)
+    def _gathered(self, pool: ThreadPoolExecutor, asks: Sequence[Callable[[], _Given]]) -> list[_Given]:
+        """What all of them give, in order; the first that fails, in whatever order they end, takes the rest along."""
+        self._admit(len(asks))
+        asked: list[Future[_Given]] = []
         try:
+            for ask in asks:
+                asked.append(self._submitted(pool, ask))  # noqa: PERF401 - where one fails, those before it are known
+            for future in as_completed(asked):
+                future.result()
             return [future.result() for future in asked]
         except CancelledError as error:
             raise SamplingError("the request was cancelled before it was asked") from error
         finally:
+            self._leave(len(asks) - len(asked))
             for future in asked:
                 future.cancel()
+
+    def _submitted(self, pool: ThreadPoolExecutor, ask: Callable[[], _Given]) -> Future[_Given]:
+        try:
+            future = pool.submit(ask)
+        except RuntimeError as error:  # closed meanwhile, or the system gives no more threads
+            raise SamplingError(f"the engine at {_shown(self._endpoint.url)} was not asked: {error}") from error
+        future.add_done_callback(lambda _: self._leave(1))
+        at_end(future.cancel)
+        return future
 
     def _admit(self, copies: int) -> None:
         with self._counting:
@@ -117,9 +145,9 @@ class RemoteSampler:
                 )
             self._waiting += copies
 
-    def _leave(self, _: Future[Any]) -> None:
+    def _leave(self, copies: int) -> None:
         with self._counting:
-            self._waiting -= 1
+            self._waiting -= copies
 
     def _ask(self, client: OpenAI, copy: Copy, smoothing: Smoothing) -> Answer:
         prompt = noise.perturb(copy, smoothing, long_side=self._endpoint.long_side)

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from vader import SentimentIntensityAnalyzer
 
 from sg_guardrails.core.errors import ModelError
+from sg_guardrails.core.forking import Lock
 from sg_guardrails.core.policy import EmbedderSection, Policy
 from sg_guardrails.core.terms import Classified, parts
 from sg_guardrails.core.types import Embedder, Scorer
@@ -120,7 +121,7 @@ class TextClassifier:
         self.revision = revision
         self.device = device
         self._score: Callable[[str], float] | None = None
-        self._lock = threading.RLock()
+        self._lock = Lock(threading.RLock)
 
     def warm_up(self) -> None:
         """Load now. Raises ModelError as a call would."""

@@ -21,6 +21,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 HALVES = (torch.bfloat16, torch.float16)
 FLASH: Attention = "flash_attention_2"
 NEEDED = ("bitsandbytes", "accelerate")
+_AMPERE = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Weights:
         Raises:
             ModelError: If a package that this needs is not installed.
         """
-        held = precision(self.dtype, device, self.quantization)
+        held = precision(self.dtype, config, device, self.quantization)
         return {
             "dtype": held,
             "attn_implementation": attention(self.attention, config, model_class, device, held),
@@ -46,10 +47,12 @@ class Weights:
         }
 
 
-def precision(dtype: str, device: torch.device, quantization: Quantization) -> Precision:
+def precision(dtype: str, config: PreTrainedConfig, device: torch.device, quantization: Quantization) -> Precision:
     """The number format of the weights, or of what is not quantized: a policy's word, or what ``auto`` means here.
 
-    bitsandbytes multiplies its 8-bit weights with float16; any other format would be cast at each layer.
+    A CUDA device multiplies half precision many times as fast as float32, so ``auto`` takes it there for a checkpoint
+    that is stored in float32, or does not say (float32 is transformers' own reading of that). bitsandbytes multiplies
+    its 8-bit weights with float16; any other format would be cast at each layer.
 
     Raises:
         ModelError: If 8 bits are to be multiplied in another format.
@@ -60,7 +63,15 @@ def precision(dtype: str, device: torch.device, quantization: Quantization) -> P
         return DTYPES[dtype]
     if quantization == "int8":
         return torch.float16
-    return torch.float32 if device.type == "cpu" else "auto"
+    if device.type == "cpu":
+        return torch.float32
+    stored = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    return half(device) if device.type == "cuda" and stored in (None, torch.float32) else "auto"
+
+
+def half(device: torch.device) -> torch.dtype:
+    """bfloat16, whose range is float32's; float16 on a GPU before Ampere (8.0), which only emulates bfloat16."""
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= _AMPERE else torch.float16
 
 
 def attention(

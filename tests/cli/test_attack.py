@@ -91,15 +91,23 @@ def test_an_attack_that_fails_says_so_by_its_exit_code(run):
     assert moved("a.png") <= 8 / 255 + 1e-6
 
 
+def test_a_shift_without_a_sigma_is_refused(run):
+    code, _, error = run("image", *BLUE, "--target", "red", "--expect-shift", "0.1", "--out", "a.png")
+    assert code == 2
+    assert "goes with --expect-sigma" in error
+
+
 def test_an_adaptive_attack_on_a_patch_is_tried_on_fresh_noise(run):
     patch = ("--norm", "patch", "--patch-size", "24", "--patch-at", "3,5")
     adaptive = ("--expect-sigma", "0.3", "--expect-sigma", "0.1", "--draws", "2", "--share", "0.6")
+    adaptive += ("--expect-shift", "0.125")
     code, out, _ = run(
         "image", *BLUE, "--target", "The triangle is red.", *patch, *adaptive, "--steps", "8", "--out", "a.png"
     )
     told = report("a.json")
     assert code == (0 if told["succeeded"] else 1)
     assert [one["noise"]["sigma"] for one in told["under_noise"]] == [0.3, 0.1]
+    assert [one["noise"]["shift"] for one in told["under_noise"]] == [0.125, 0.125]
     assert all(one["copies"] == 20 for one in told["under_noise"])
     assert told["expectation"]["share"] == 0.6
     changed = np.argwhere((Image.open("a.png").pixels != Image.open("blue.png").pixels).any(axis=2))

@@ -46,6 +46,14 @@ def test_more_agreement_never_certifies_less(copies: int, data: st.DataObject) -
     assert (less.radius is None) == (less.share_low <= 0.5)
 
 
+@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=9), st.floats(0.0, 3.0))
+def test_a_mixture_of_moves_keeps_at_least_what_the_radius_promises(shares: list[float], far: float) -> None:
+    # Cohen's theorem for each move by itself; what is counted is their mean, and the promise is made from that mean.
+    kept = np.mean(norm.cdf(norm.ppf(shares) - far))
+    promised = norm.cdf(norm.ppf(np.mean(shares)) - far)
+    assert kept >= promised - 1e-9
+
+
 def test_the_judges_error_is_taken_off() -> None:
     sure = bound("verdict", 100, 100, sigma=0.3, values=48)
     unsure = bound("verdict", 100, 100, sigma=0.3, values=48, error=0.1)

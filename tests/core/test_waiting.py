@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from sg_guardrails.core import waiting
-from sg_guardrails.core.errors import DeadlineError
+from sg_guardrails.core.errors import DeadlineError, SamplingError
+from sg_guardrails.core.threads import Threads
 from sg_guardrails.core.waiting import NEVER, Deadline, Wait, at_end, left_behind, nobody_waits, on_a_thread
 
 
@@ -47,14 +48,14 @@ def test_waiting_for_a_free_thread_takes_from_the_time(monkeypatch):
             return super().acquire(*args, **kwargs)
 
     slots = Slow(1)
-    monkeypatch.setattr(waiting, "_slots", slots)
+    monkeypatch.setattr(waiting._slots, "free", slots)
     with pytest.raises(DeadlineError):
         Deadline(5.0, lambda: now[0]).within(lambda: pytest.fail("called"))
     assert threading.BoundedSemaphore.acquire(slots, blocking=False), "its thread is free again"
 
 
 def test_calls_that_hang_are_counted_and_do_not_grow_without_bound(monkeypatch):
-    monkeypatch.setattr(waiting, "_slots", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(waiting._slots, "free", threading.BoundedSemaphore(2))
     release, begun = threading.Event(), []
     before = left_behind()
     threads = []
@@ -151,3 +152,88 @@ def test_coroutines_get_results_errors_and_context():
         return await on_a_thread(name.get)
 
     assert asyncio.run(main()) == "task 3"
+
+
+def test_a_call_that_is_interrupted_takes_back_what_was_queued(monkeypatch):
+    """Whoever waits is told to stop (a signal, in the main thread): nobody waits for the call any more."""
+    release, taken = threading.Event(), []
+
+    class Interrupted(waiting.Future):
+        def result(self, timeout=None):
+            assert queued.wait(30)
+            raise KeyboardInterrupt
+
+    queued = threading.Event()
+
+    def work() -> None:
+        at_end(lambda: taken.append("back"))
+        queued.set()
+        release.wait(30)
+
+    monkeypatch.setattr(waiting, "Future", Interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Deadline(30.0, lambda: 0.0).within(work)
+        assert taken == ["back"]
+    finally:
+        release.set()
+
+
+def test_the_wait_for_a_thread_is_told_to_the_call_and_to_nothing_within_it(monkeypatch):
+    now = [0.0]
+    release, begun = threading.Event(), threading.Event()
+    monkeypatch.setattr(waiting, "_now", lambda: now[0])
+    monkeypatch.setattr(waiting, "_awaited", Threads(1, 1, "test"))
+
+    def first() -> None:
+        begun.set()
+        assert release.wait(30)
+
+    def second() -> tuple[float, float]:
+        return waiting.queued(), Deadline(30.0, lambda: 0.0).within(waiting.queued)
+
+    async def main() -> tuple[float, float]:
+        one = asyncio.create_task(on_a_thread(first))
+        await asyncio.to_thread(begun.wait, 30)
+        other = asyncio.create_task(on_a_thread(second))
+        await asyncio.sleep(0)
+        now[0] = 9.0
+        release.set()
+        await one
+        return await other
+
+    assert asyncio.run(main()) == (9.0, 0.0)
+    assert waiting.queued() == 0.0
+
+
+def test_where_too_many_wait_a_call_is_made_but_no_model_wanted(monkeypatch):
+    monkeypatch.setattr(waiting, "_awaited", Threads(1, 0, "test"))
+    monkeypatch.setattr(waiting, "_reserve", Threads(1, 0, "reserve"))
+    release, begun, blocked = threading.Event(), threading.Event(), threading.Event()
+
+    def hang(at: threading.Event) -> None:
+        at.set()
+        assert release.wait(30)
+
+    def surplus() -> str:
+        with pytest.raises(SamplingError, match="wait, the most"):
+            waiting.refuse_unwanted()
+        with pytest.raises(SamplingError, match="wait, the most"):
+            Deadline(30.0, lambda: 0.0).within(waiting.refuse_unwanted)
+        return "made"
+
+    async def main() -> str:
+        one = asyncio.create_task(on_a_thread(lambda: hang(begun)))
+        await asyncio.to_thread(begun.wait, 30)
+        told = await on_a_thread(surplus)
+        other = asyncio.create_task(on_a_thread(lambda: hang(blocked)))
+        await asyncio.to_thread(blocked.wait, 30)
+        with pytest.raises(SamplingError, match="wait, the most"):
+            await on_a_thread(surplus)
+        release.set()
+        await one
+        await other
+        return told
+
+    assert asyncio.run(main()) == "made"
+    waiting.refuse_unwanted()

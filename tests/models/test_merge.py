@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from sg_guardrails import Key, Policy, SmoothGuard
+from sg_guardrails.core import waiting
 from sg_guardrails.core.errors import MediaError, SamplingError
 from sg_guardrails.core.policy import ImageNoise, Smoothing
 from sg_guardrails.core.types import Answer, Copy, Prompt
+from sg_guardrails.models import hf, merge
 from sg_guardrails.models.merge import Merged
 from sg_guardrails.testing import fake_embedder, fake_image, fake_scorers, fake_sentiment
+from tests.forked import in_child
 
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks nothing")
 QUIET, LOUD = Smoothing(), Smoothing(image=ImageNoise(sigma=0.5))
 
 
@@ -158,7 +164,7 @@ def test_after_a_long_batch_those_that_are_about_to_come_are_waited_for() -> Non
     gate = Gate()
     merged = Merged(gate, most_together=4, window=60)  # it ends as soon as the batch is full
     assert merged._patience() == 0, "a lone caller never waits"
-    merged._company = True
+    merged._company, merged._ended = True, time.perf_counter()
     merged.submit(copies("a"), QUIET)
     later = merged.submit(copies("b"), QUIET)
     gate.let(1)
@@ -168,7 +174,122 @@ def test_after_a_long_batch_those_that_are_about_to_come_are_waited_for() -> Non
         usual, never = Merged(gate), Merged(gate, window=0)
         usual._company = never._company = True
         usual._took = never._took = took
+        usual._ended = never._ended = time.perf_counter()
         assert (usual._patience(), never._patience()) == (pytest.approx(waits), 0)
+
+
+def test_the_company_of_a_busy_hour_is_forgotten() -> None:
+    gate = Gate()
+    merged = Merged(gate, window=60)
+    gate.let(9)
+    running = merged.submit(copies("a"), QUIET)
+    others = [merged.submit(copies(name), QUIET) for name in "bc"]
+    for future in (running, *others):
+        future.result(60)
+    merged._company = True
+    assert merged._patience() > 0, "those who were in it come back with their next rounds"
+    merged._ended -= 1.1
+    assert merged._patience() == 0, "a second later whoever comes is alone"
+    assert merged(copies("d"), QUIET) == answered("d")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_an_exit_in_the_sampler_reaches_every_caller_and_the_next_is_served(error: BaseException) -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def script(asked: Sequence[Copy], smoothing: Smoothing) -> list[Answer]:
+        entered.set()
+        assert go.wait(60)
+        if any(copy.prompt.question == "bad" for copy in asked):
+            raise error
+        return [Answer("fine") for _ in asked]
+
+    merged = Merged(script, window=0)
+    first = merged.submit(copies("a"), QUIET)
+    assert entered.wait(60)
+    stopped = [merged.submit(copies(name), QUIET) for name in ("b", "bad")]
+    later = merged.submit(copies("c"), LOUD)
+    go.set()
+    for future in stopped:
+        with pytest.raises(type(error)):
+            future.result(60)
+    assert first.result(60) == later.result(60) == [Answer("fine")] * 2
+    assert merged(copies("d"), QUIET) == [Answer("fine")] * 2
+    with pytest.raises(type(error)):
+        guarded(merged).check(Prompt.ask("bad", fake_image()))
+
+
+def test_whoever_is_interrupted_while_he_waits_leaves_nothing_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    merged = Merged(gate, window=0)
+    merged.submit(copies("a"), QUIET)
+    assert gate.entered.acquire(timeout=60)
+
+    def interrupted(self: object, timeout: float | None = None) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(merge.Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            merged(copies("b"), QUIET)
+    assert merged._queued == 0
+    gate.let(9)
+    assert merged(copies("c"), QUIET) == answered("c")
+
+
+@forks
+def test_a_forked_child_asks_although_its_parent_was_asking() -> None:
+    """The queue's lock is held, a batch runs and another call waits at the moment of the fork."""
+    parent, gate = os.getpid(), Gate()
+
+    def script(asked: Sequence[Copy], smoothing: Smoothing) -> list[Answer]:
+        return gate(asked, smoothing) if os.getpid() == parent else [Answer("in the child") for _ in asked]
+
+    merged = Merged(script, window=0)
+    futures = [merged.submit(copies("a"), QUIET)]
+    assert gate.entered.acquire(timeout=60)
+    futures.append(merged.submit(copies("b"), QUIET))
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with merged._changed:
+            held.set()
+            release.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(60)
+    try:
+        assert in_child(lambda: merged(copies("c"), QUIET) == [Answer("in the child")] * 2 and merged._queued == 0)
+    finally:
+        release.set()
+        holder.join()
+    gate.let(9)
+    assert [future.result(60) for future in futures] == [answered("a"), answered("b")]
+
+
+@forks
+def test_a_forked_child_asks_the_real_model_although_its_parent_holds_it() -> None:
+    handle = hf.load("builtin:shapes", device="cpu")
+    merged = Merged(hf.HFSampler(handle, max_new_tokens=4))
+    prompt = Prompt.ask("What color is the shape?", fake_image(size=64))
+    asked = [Copy(prompt), Copy(prompt, 1)]
+    said = merged(asked, QUIET)
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with handle.lock, merged._changed:
+            held.set()
+            release.wait(120)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(60)
+    try:
+        assert in_child(lambda: merged(asked, QUIET) == said)
+    finally:
+        release.set()
+        holder.join()
 
 
 def guarded(sampler: Merged, **sections: object) -> SmoothGuard:
@@ -248,6 +369,22 @@ def test_a_cancelled_task_whose_batch_has_begun_is_left_and_asks_no_further_roun
     gate.let(9)
     assert ended.wait(60)
     assert [len(batch) for batch in gate.batches] == [3], "three would settle five; these differ, so two more were due"
+
+
+def test_a_model_that_hangs_keeps_no_thread_of_those_whom_it_has_not_begun_to_answer() -> None:
+    gate = Gate()
+    merged = Merged(gate, window=0)
+    merged.submit(copies("a"), QUIET)
+    assert gate.entered.acquire(timeout=60)
+    guard = guarded(merged, limits={"deadline_seconds": 0.1})
+    before = set(waiting._slots.left_behind)
+    for name in "bcd":
+        assert guard.check(Prompt.ask(name, fake_image())).status == "error"
+        for thread in waiting._slots.left_behind - before:
+            thread.join(60)
+            assert not thread.is_alive()
+    assert not waiting._slots.left_behind - before
+    gate.let(9)
 
 
 def test_a_call_that_waits_past_the_deadline_leaves_the_queue() -> None:

@@ -31,6 +31,7 @@ from sg_guardrails.local import local_guard
 from sg_guardrails.models.builtin import builtin_path
 from sg_guardrails.models.remote import RemoteSampler
 from sg_guardrails.testing import fake_audio, fake_image
+from tests.forked import in_child
 
 NOISE = Smoothing(image=ImageNoise(space="pixel", sigma=0.1), audio=AudioNoise(sigma=0.01))
 Reply = tuple[int, dict[str, Any]]
@@ -247,6 +248,104 @@ def test_what_has_no_connection_yet_is_not_asked_once_the_caller_is_gone() -> No
         with pytest.raises(SamplingError, match="cancelled"):
             asked.result()
     assert len(sent) == 1
+
+
+def test_the_first_failure_takes_what_has_no_connection_yet_along() -> None:
+    """The second copy fails while the first is still being answered: nobody waits for the first one's end."""
+    go = threading.Event()
+
+    def reply(body: dict[str, Any], number: int) -> Reply:
+        if body["messages"][0]["content"] == "slow":
+            go.wait(20)
+            return said()
+        return 500, {"error": {"message": "down"}}
+
+    copies = [Copy(Prompt.ask("slow")), Copy(Prompt.ask("bad")), *[Copy(Prompt.ask("slow"))] * 8]
+    with engine(reply) as (url, sent), ThreadPoolExecutor(1) as other:
+        asker = sampler(url, connections=2)
+        asked = other.submit(asker, copies, NOISE)
+        try:
+            with pytest.raises(SamplingError, match="InternalServerError"):
+                asked.result(10)
+            assert len(sent) <= 3, "one connection was free for a moment"
+        finally:
+            go.set()
+
+
+def test_what_could_not_be_submitted_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine(lambda body, number: said()) as (url, _):
+        asker = RemoteSampler("m", Endpoint(url=url, retries=0), most_waiting=3)
+        _, pool = asker._connected()
+        given = iter([pool.submit(lambda: Answer("x"))])
+
+        def one_thread(*asked: object) -> Any:
+            for future in given:
+                return future
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pool, "submit", one_thread)
+            with pytest.raises(SamplingError, match="was not asked: can't start new thread"):
+                asker([Copy(Prompt.ask("?"))] * 3, NOISE)
+        assert asker._waiting == 0
+        assert asker([Copy(Prompt.ask("?"))] * 3, NOISE) == [Answer("A cat.")] * 3
+
+
+def test_closing_ends_what_waits_and_a_later_call_opens_again() -> None:
+    arrived, go = threading.Event(), threading.Event()
+
+    def slow(body: dict[str, Any], number: int) -> Reply:
+        arrived.set()
+        go.wait(20)
+        return said()
+
+    with engine(slow) as (url, sent), ThreadPoolExecutor(1) as other:
+        asker = sampler(url, connections=1)
+        asker.close()
+        asked = other.submit(asker, [Copy(Prompt.ask("?"))] * 4, NOISE)
+        assert arrived.wait(20)
+        client, pool = asker._connected()
+        asker.close()
+        go.set()
+        with pytest.raises(SamplingError):
+            asked.result(20)
+        assert client.is_closed()
+        with pytest.raises(RuntimeError):
+            pool.submit(print)
+        assert len(sent) == 1
+        assert asker([Copy(Prompt.ask("?"))], NOISE) == [Answer("A cat.")]
+        assert asker._waiting == 0
+
+
+def test_a_guard_closes_its_engine() -> None:
+    with engine(lambda body, number: said()) as (url, _):
+        guard = local_guard(served_policy(url, retries=0))
+        assert guard.check(Prompt.ask("What colour?", fake_image())).status == "passed"
+        sampler: Any = guard._sampler
+        client, _ = sampler._connected()
+        guard.close()
+        assert client.is_closed()
+        assert guard.check(Prompt.ask("What colour?", fake_image())).status == "passed"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks nothing")
+def test_a_forked_child_has_connections_of_its_own() -> None:
+    with engine(lambda body, number: said()) as (url, _), ThreadPoolExecutor(1) as other:
+        asker = sampler(url)
+        assert asker([Copy(Prompt.ask("?"))], NOISE) == [Answer("A cat.")]
+        held, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with asker._once, asker._counting:
+                held.set()
+                release.wait(60)
+
+        other.submit(hold)
+        assert held.wait(20)
+        try:
+            assert in_child(lambda: asker([Copy(Prompt.ask("?"))] * 2, NOISE) == [Answer("A cat.")] * 2)
+        finally:
+            release.set()
 
 
 def test_the_key_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

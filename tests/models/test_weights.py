@@ -7,7 +7,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from transformers import LlavaForConditionalGeneration, PreTrainedConfig
+from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedConfig
 
 from sg_guardrails.core.errors import ModelError
 from sg_guardrails.core.media import Image
@@ -104,7 +104,37 @@ def test_int8_in_a_format_that_it_does_not_multiply_in():
 
 
 def test_number_formats():
-    assert weights.precision("auto", CPU, "none") == torch.float32
-    assert weights.precision("auto", CUDA, "none") == "auto"
-    assert weights.precision("auto", CPU, "int8") == torch.float16
-    assert weights.precision("bfloat16", CPU, "int4") == torch.bfloat16
+    assert weights.precision("auto", HALF, CPU, "none") == torch.float32
+    assert weights.precision("auto", HALF, CUDA, "none") == "auto"
+    assert weights.precision("auto", HALF, CPU, "int8") == torch.float16
+    assert weights.precision("bfloat16", HALF, CPU, "int4") == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("capability", "half"),
+    [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((8, 9), torch.bfloat16), ((12, 0), torch.bfloat16)],
+)
+def test_what_is_stored_in_float32_runs_in_half_precision_on_a_gpu(monkeypatch, capability, half):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    within = LlavaConfig(text_config={"model_type": "llama", "dtype": "float16"})
+    stored = [
+        (PreTrainedConfig(dtype=torch.float32), half),
+        (PreTrainedConfig(), half),  # it does not say: transformers reads float32
+        (PreTrainedConfig(dtype=torch.float16), "auto"),
+        (PreTrainedConfig(dtype=torch.bfloat16), "auto"),
+        (within, "auto"),
+    ]
+    for config, expected in stored:
+        assert weights.precision("auto", config, CUDA, "none") == expected
+        assert weights.precision("float32", config, CUDA, "none") == torch.float32, "what is asked for is had"
+        assert weights.precision("auto", config, torch.device("mps"), "none") == "auto"
+    assert weights.precision("auto", PreTrainedConfig(), CUDA, "int8") == torch.float16
+    told = weights.Weights().loading(PreTrainedConfig(dtype=torch.float32), LlavaForConditionalGeneration, CUDA)
+    assert told["dtype"] == half
+
+
+def test_flash_attention_is_had_for_what_runs_in_half_precision(monkeypatch):
+    monkeypatch.setattr(weights, "is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    told = weights.Weights().loading(PreTrainedConfig(dtype=torch.float32), LlavaForConditionalGeneration, CUDA)
+    assert told["attn_implementation"] == "flash_attention_2"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 import unicodedata
 import zipfile
 from collections import OrderedDict
@@ -22,6 +21,7 @@ from sklearn.utils import murmurhash3_32
 
 from sg_guardrails.core import fold
 from sg_guardrails.core.errors import ModelError
+from sg_guardrails.core.forking import Lock
 from sg_guardrails.models.heads import cues as phrases
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Remembered:
         self._embedder = embedder
         self._size = size
         self._kept: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """``(N, D)`` float32, as the embedder gives them."""

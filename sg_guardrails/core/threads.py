@@ -1,0 +1,91 @@
+"""Threads for calls that coroutines await: so many at once, so many in the queue, the others refused."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from sg_guardrails.core.errors import SamplingError
+from sg_guardrails.core.forking import renewed_in_children
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    call: Callable[[], Any]
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Threads:
+    """Runs calls, first come first served. Any number of threads and event loops may submit.
+
+    Args:
+        most: Calls that run at once.
+        most_waiting: Calls that may wait. A cancelled one leaves the queue at once, what it would have run with it.
+        name: Of the threads.
+    """
+
+    def __init__(self, most: int, most_waiting: int, name: str) -> None:
+        self._most, self._most_waiting, self._name = most, most_waiting, name
+        self.renew()
+        renewed_in_children(self)
+
+    def renew(self) -> None:
+        """Begin anew: in a forked child none of the threads is there."""
+        self._lock = threading.Lock()
+        self._waiting: deque[_Call] = deque()
+        self._busy = 0
+        # Only what has a thread is handed to it: its own queue has no bound, and keeps what was cancelled.
+        self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=self._name)
+
+    def submit(self, call: Callable[[], _Result]) -> Future[_Result]:
+        """Run `call` on a thread, now or when one is free.
+
+        Raises:
+            SamplingError: If too many wait already.
+        """
+        asked = _Call(call)
+        with self._lock:
+            is_free = self._busy < self._most
+            if not is_free and len(self._waiting) >= self._most_waiting:
+                raise SamplingError(
+                    f"{self._busy} calls run and {self._most_waiting} wait, the most: await fewer at once, "
+                    "or give many prompts to one call"
+                )
+            if is_free:
+                self._pool.submit(self._serve, asked)
+                self._busy += 1
+            else:
+                self._waiting.append(asked)
+        asked.future.add_done_callback(lambda done: self._forget(asked) if done.cancelled() else None)
+        return asked.future
+
+    def _forget(self, asked: _Call) -> None:
+        with self._lock:
+            if asked in self._waiting:
+                self._waiting.remove(asked)
+
+    def _serve(self, asked: _Call | None) -> None:
+        while asked is not None:
+            tell = _ran(asked)
+            with self._lock:
+                asked = self._waiting.popleft() if self._waiting else None
+                if asked is None:
+                    self._busy -= 1
+            tell()  # whoever hears of it and comes again finds its thread free
+
+
+def _ran(asked: _Call) -> Callable[[], None]:
+    """Make the call; what is returned tells its caller how it ended."""
+    if not asked.future.set_running_or_notify_cancel():
+        return lambda: None
+    try:
+        return partial(asked.future.set_result, asked.call())
+    except BaseException as error:  # noqa: BLE001 - handed to the one who waits
+        return partial(asked.future.set_exception, error)
