@@ -44,8 +44,10 @@ format: $(STAMP) ## Put the code into its form
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(STAMP) ## Measure what the guard costs beside a bare answer, in one run
+bench: $(STAMP) ## Measure what the guard costs beside a bare answer; a run that was killed goes on
 	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/cost.py --dtype bfloat16 --lengths 0 --rows-only
+	$(BIN)/python benchmarks/cost_page.py
 
 bench-sameness: $(STAMP) ## Measure the sense of sameness against plain embeddings and the paper's way
 	$(BIN)/python benchmarks/sameness.py

@@ -32,8 +32,10 @@ ARMS: dict[str, dict[str, object]] = {
     "sequential": {"early": "sequential"},
     "draft": {"early": "sequential"},
 }
-STAGES = ("sample", "vote", "embed", "judge")
-MOST_ROUNDS = 15
+STAGES = ("sample", "embed", "vote", "judge", "plan")
+SHARED = "sdpa, dynamic"
+"""The settings of every arm: attention as transformers picks it, keys and values in a growing cache."""
+LEAST_ROUNDS, MOST_ROUNDS = 2, 15
 FULL = 4
 """A full vote is about as many bare answers; only the number of rounds goes by it."""
 WORDS = (("The",), ("small", "large", "thin"), ("red", "blue", "green", "grey"), ("circle", "square"), ("is",), ("on",))
@@ -61,10 +63,10 @@ class Agreeing:
     def __call__(self, copies: Sequence[Copy], smoothing: Smoothing) -> list[Answer]:
         """One answer per copy."""
         self._sampler(copies, smoothing)
-        said = {copy.prompt.digest: self._answer(copy.prompt.digest) for copy in copies}
+        said = {copy.prompt.digest: self.said(copy.prompt.digest) for copy in copies}
         return [said[copy.prompt.digest] for copy in copies]
 
-    def _answer(self, digest: str) -> Answer:
+    def said(self, digest: str) -> Answer:
         """Random harmless sentences of eight words, each prompt's own, so that no embedding is remembered."""
         draw = random.Random(digest)  # noqa: S311 - meant to be predictable
         sentences = max(1, self._words // len(WORDS))
@@ -79,7 +81,9 @@ class Bench:
     policy: Policy
     prompts: Sequence[Prompt]
     seconds: float
-    """About how long one arm may be repeated."""
+    """About how long one row of the table is repeated; two rounds it has in any case."""
+    eager: Handle | None = None
+    """The same weights with eager attention, whose bare answer is compared."""
 
     def sync(self) -> None:
         """Wait for the device."""
@@ -94,13 +98,15 @@ class Bench:
     @contextmanager
     def ending(self, tokens: int | None) -> Iterator[None]:
         """Without an end of sequence inside, where every answer is to be exactly so long."""
-        settings = self.handle.model.generation_config
-        ends = settings.eos_token_id
-        settings.eos_token_id = ends if tokens is None else None
+        settings = [one.model.generation_config for one in (self.handle, self.eager) if one is not None]
+        ends = [one.eos_token_id for one in settings]
+        for one in settings if tokens is not None else ():
+            one.eos_token_id = None
         try:
             yield
         finally:
-            settings.eos_token_id = ends
+            for one, end in zip(settings, ends, strict=True):
+                one.eos_token_id = end
 
     def sampler(self, tokens: int | None, *, most: int | None = None) -> HFSampler | Agreeing:
         """Answers as the model gives them, or all of them `tokens` long (at most `most`)."""
@@ -108,6 +114,18 @@ class Bench:
             return HFSampler(self.handle, max_new_tokens=most or self.policy.model.max_new_tokens)
         length = min(tokens, most or tokens)
         return Agreeing(HFSampler(self.handle, max_new_tokens=length), words=length)
+
+    def bares(self, tokens: int | None) -> dict[str, HFSampler | Agreeing]:
+        """The bare model under the settings of all arms; where answers are as given, under others too."""
+        shared = {SHARED: self.sampler(tokens)}
+        if tokens is not None or self.eager is None:
+            return shared
+        most = self.policy.model.max_new_tokens
+        return {
+            **shared,
+            "eager, dynamic": HFSampler(self.eager, max_new_tokens=most),
+            "sdpa, static": HFSampler(self.handle, max_new_tokens=most, cache="static"),
+        }
 
     def embedder(self, **how: int) -> text.SentenceEmbedder:
         """An embedder of its own: none remembers what another arm has asked it."""
@@ -161,7 +179,7 @@ def timed(bench: Bench, calls: dict[str, Callable[[], object]], *, rounds: int, 
 
 
 def cell(bench: Bench, *, copies: int, tokens: int | None, requests: int) -> dict[str, Any]:
-    """One row of the table: every arm on the same prompts.
+    """One row of the table: every arm on the same prompts, as multiples of the fastest bare answer.
 
     The published way knows no batch of requests: one request is measured and counted `requests` times.
     """
@@ -173,43 +191,51 @@ def cell(bench: Bench, *, copies: int, tokens: int | None, requests: int) -> dic
 
     embedders = {arm: bench.embedder() for arm in arms}
     guards = {arm: bench.guard(arm, copies, tokens, embedder=embedders[arm], emit=noting(arm)) for arm in arms}
-    bare, slow = bench.sampler(tokens), official(bench, copies, tokens)
+    bares, slow = bench.bares(tokens), official(bench, copies, tokens)
     batches = [list(bench.prompts[i : i + requests]) for i in range(0, len(bench.prompts) - requests + 1, requests)]
-    turns = {name: count() for name in ("bare", "official", *arms)}
+    turns = {name: count() for name in (*bares, "official", *arms)}
 
     def batch(name: str) -> list[Prompt]:
         return batches[next(turns[name]) % len(batches)]
+
+    def plain(way: str) -> object:
+        return bares[way]([Copy(prompt) for prompt in batch(way)], bench.policy.smoothing)
 
     def guarded(arm: str) -> object:
         forget(embedders[arm])
         return guards[arm].check_many(batch(arm))
 
     calls: dict[str, Callable[[], object]] = {
-        "bare": lambda: bare([Copy(prompt) for prompt in batch("bare")], bench.policy.smoothing),
+        **{way: partial(plain, way) for way in bares},
         "official": lambda: slow(batch("official")[0]),
         **{arm: partial(guarded, arm) for arm in arms},
     }
     with bench.ending(tokens):
-        # What answers in a moment is repeated, and has a round to warm up; what takes minutes is asked once.
-        once = timed(bench, {"bare": calls["bare"]}, rounds=1, warm=False)["bare"][0]
+        # What answers in a moment is repeated, and has a round to warm up; what takes minutes is asked twice.
+        once = timed(bench, {SHARED: calls[SHARED]}, rounds=1, warm=False)[SHARED][0]
         every = (copies + 1) * once / requests + FULL * once * len(arms)
-        rounds = max(1, min(MOST_ROUNDS, len(batches) - 2, int(bench.seconds / every)))
+        rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, len(batches) - 2, int(bench.seconds / every)))
         for arm in arms:
             embedders[arm].warm_up()
-        taken = timed(bench, calls, rounds=rounds, warm=rounds > 1)
+        taken = timed(bench, calls, rounds=rounds, warm=rounds > LEAST_ROUNDS)
     taken["official"] = [requests * seconds for seconds in taken["official"]]
-    base = statistics.median(taken["bare"])
+    middle = {name: statistics.median(values) for name, values in taken.items()}
+    fastest = min(bares, key=middle.__getitem__)
+    base = middle[fastest]
     return {
         "copies": copies,
         "tokens": tokens,
         "requests": requests,
         "rounds": rounds,
         "bare_seconds": base,
-        "ratio": {name: statistics.median(values) / base for name, values in taken.items()},
+        "bare_seconds_by_settings": {way: middle[way] for way in bares},
+        "fastest": fastest,
+        "ratio": {name: middle[name] / base for name in ("official", *arms)},
         "spread": {name: [min(values) / base, max(values) / base] for name, values in taken.items()},
-        "requests_per_second": {name: requests / statistics.median(values) for name, values in taken.items()},
+        "requests_per_second": {name: requests / seconds for name, seconds in middle.items()},
         "asked": {arm: statistics.mean(asked for asked, _ in seen[arm]) for arm in arms},
         "stages_ms": {
-            arm: {stage: statistics.median(t.get(stage, 0.0) for _, t in seen[arm]) for stage in STAGES} for arm in arms
+            arm: {stage: statistics.median(t.get(stage, 0.0) for _, t in seen[arm]) for stage in (*STAGES, "total")}
+            for arm in arms
         },
     }

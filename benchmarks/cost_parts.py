@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import statistics
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from cost_arms import Bench, forget, timed
+from cost_arms import SHARED, STAGES, Agreeing, Bench, forget, timed, unrecorded
+from sentence_transformers import SentenceTransformer
 
+from sg_guardrails import record
 from sg_guardrails.core import noise
 from sg_guardrails.core.media import Image
-from sg_guardrails.core.types import Copy, Prompt
-from sg_guardrails.models import hf
+from sg_guardrails.core.types import Copy, Outcome, Prompt
+from sg_guardrails.models import hf, text
+from sg_guardrails.models.checkpoints import SAFE, load_checkpoint
 from sg_guardrails.models.hf import HFSampler
 
 SIDES = (64, 256, 1024)
 """Of random pictures, pixels."""
 ROUNDS = 5
+WORDS = (8, 16, 128, 512)
+"""Of answers, eight a sentence."""
 
 
 def _plan(bench: Bench, prompt: Prompt, copies: int) -> list[Copy]:
@@ -59,18 +69,21 @@ def stages(bench: Bench, *, copies: int, tokens: int) -> dict[str, dict[str, flo
 
 
 def engines(bench: Bench, *, copies: int, tokens: int, compiled: bool) -> dict[str, dict[str, float]]:
-    """Milliseconds of a bare answer and of all copies under each way to keep keys and values: what ``auto`` picks by.
+    """Milliseconds of a bare answer and of all copies under each attention and cache: what ``auto`` picks by.
 
     Only the sampler is timed; compiling itself happens in the round that warms up.
     """
-    ways: dict[str, dict[str, Any]] = {"dynamic": {"cache": "dynamic"}, "static": {"cache": "static"}}
+    ways: dict[str, dict[str, Any]] = {SHARED: {"cache": "dynamic"}, "sdpa, static": {"cache": "static"}}
+    if bench.eager is not None:
+        ways["eager, dynamic"] = {"cache": "dynamic"}
     if compiled:
-        ways["static, compiled"] = {"cache": "static", "compiled": True}
+        ways["sdpa, static, compiled"] = {"cache": "static", "compiled": True}
     prompt, smoothing = bench.prompts[0], bench.policy.smoothing
     plans = {"bare": [Copy(prompt)], "full": _plan(bench, prompt, copies)}
     calls: dict[str, Callable[[], object]] = {}
     for way, settings in ways.items():
-        sampler = HFSampler(bench.handle, max_new_tokens=tokens, **settings)
+        handle = bench.eager if way.startswith("eager") and bench.eager is not None else bench.handle
+        sampler = HFSampler(handle, max_new_tokens=tokens, **settings)
         for name, plan in plans.items():
             calls[f"{name}, {way}"] = lambda sampler=sampler, plan=plan: sampler(plan, smoothing)  # type: ignore[misc] # default binds
     with bench.ending(tokens):
@@ -101,12 +114,17 @@ def picture_sizes(bench: Bench, *, copies: int, tokens: int) -> dict[int, dict[s
     return found
 
 
-def concurrent(bench: Bench, *, copies: int, tokens: int | None, many: int = 32) -> dict[str, float]:
-    """Requests per second: one after another, and `many` callers at once whose calls are merged."""
+def concurrent(bench: Bench, *, copies: int, tokens: int | None, many: int = 32) -> dict[str, dict[str, float]]:
+    """Requests per second: one after another, and `many` callers at once whose calls are merged.
+
+    By the wall, which is what a caller waits, and by the process's own time, which leaves out that a batch waits for
+    company and that the machine was somebody else's.
+    """
     embedder = bench.embedder()
     guard = bench.guard("sequential", copies, tokens, embedder=embedder)
     bare = bench.sampler(tokens)
     prompts = [bench.prompts[i % len(bench.prompts)] for i in range(many)]
+    spent: dict[str, list[tuple[float, float]]] = {}
     with ThreadPoolExecutor(many) as pool, bench.ending(tokens):
 
         def checked(ask: Callable[..., Iterable[object]]) -> object:
@@ -118,5 +136,100 @@ def concurrent(bench: Bench, *, copies: int, tokens: int | None, many: int = 32)
             "at once": lambda: checked(pool.map),
             "bare, one batch": lambda: bare([Copy(prompt) for prompt in prompts], bench.policy.smoothing),
         }
-        taken = timed(bench, calls, rounds=2, warm=True)
-    return {name: many / statistics.median(values) for name, values in taken.items()}
+        for number in range(ROUNDS + 1):
+            for name, call in calls.items():
+                began = (time.perf_counter(), time.process_time())
+                call()
+                bench.sync()
+                if number:  # the first warms up
+                    ended = (time.perf_counter(), time.process_time())
+                    spent.setdefault(name, []).append((ended[0] - began[0], ended[1] - began[1]))
+    rates = [{name: many / statistics.median(one[i] for one in taken) for name, taken in spent.items()} for i in (0, 1)]
+    found = dict(zip(("wall", "process"), rates, strict=True))
+    return {**found, "times": {name: rate["at once"] / rate["one after another"] for name, rate in found.items()}}
+
+
+def beside(bench: Bench, *, copies: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of one request beside the model's own time, answers as given: media, stages, record.
+
+    ``new``: no text was embedded before. ``known``: all were, as when the same question comes about another picture
+    and is answered alike. The record is written as JSON, to nowhere.
+    """
+    spent: dict[str, list[float]] = {}
+
+    def noting(outcome: Outcome, **about: Any) -> None:
+        began = bench.clock()
+        record.emit(outcome, **about)
+        spent.setdefault("record", []).append(1000 * (bench.clock() - began))
+        for stage in STAGES[1:]:
+            spent.setdefault(stage, []).append(outcome.timings.get(stage, 0.0))
+
+    found = {}
+    with _to_nowhere():
+        for name in ("new", "known"):
+            embedder = bench.embedder()
+            guard, quiet = (
+                bench.guard("full", copies, None, embedder=embedder, emit=emit) for emit in (noting, unrecorded)
+            )
+            for prompt in bench.prompts:
+                quiet.check(prompt)  # embeds its texts, and warms up
+                if name == "new":
+                    forget(embedder)
+                began = bench.clock()
+                hf.encode(bench.handle, prompt)
+                spent.setdefault("media", []).append(1000 * (bench.clock() - began))
+                guard.check(prompt)
+            found[name] = {stage: statistics.median(values) for stage, values in spent.items()}
+            found[name]["sum"] = sum(found[name].values())
+            spent.clear()
+    return found
+
+
+@contextmanager
+def _to_nowhere() -> Iterator[None]:
+    """Records are made and dropped."""
+    logger = logging.getLogger("sg_guardrails")
+    level = logger.level
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        handler = logging.StreamHandler(nowhere)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+def embedding(bench: Bench) -> dict[int, dict[str, float]]:
+    """Milliseconds to embed what the rules read of a question and an answer of so many words.
+
+    ``plain``: sentence-transformers' own pass. ``ours``: layers laid out once, little padding; the same vectors.
+    """
+    section = bench.policy.voting.embedder
+    model = load_checkpoint(
+        section.id,
+        "embedder",
+        lambda source, local: SentenceTransformer(
+            source, device=str(bench.handle.device), local_files_only=local, model_kwargs=SAFE
+        ),
+    )
+    ours = bench.embedder(remember=0)
+    heads = text.scorers(ours)
+    found = {}
+    for words in WORDS:
+        said = [Agreeing(bench.sampler(None), words=words).said(str(number)).text for number in range(5)]
+        texts = [_read(heads, bench.prompts[number].asked, answer) for number, answer in enumerate(said)]
+        turns = {"plain": cycle(texts), "ours": cycle(texts)}
+        calls: dict[str, Callable[[], object]] = {
+            "plain": lambda turns=turns: model.encode(next(turns["plain"]), show_progress_bar=False),  # type: ignore[misc] # default binds
+            "ours": lambda turns=turns: ours(next(turns["ours"])),  # type: ignore[misc] # likewise
+        }
+        found[words] = _ms(bench, calls, rounds=2 * ROUNDS)
+    return found
+
+
+def _read(heads: Mapping[str, Any], asked: Sequence[str], answer: str) -> list[str]:
+    """The pieces that the policy's heads read."""
+    rows = [*heads["unsafe_request"].reads(asked), *heads["prompt_injection"].reads(asked)]
+    return sorted({piece for row in (*rows, *heads["toxicity"].reads([answer])) for piece in row})

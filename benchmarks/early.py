@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
+from benchmarks.measured import digest, today
 from sg_guardrails.cli.redteam_arms import JOURNAL, crafted, picture
 from sg_guardrails.core.noise import Key
 from sg_guardrails.core.policy import Policy, Smoothing
@@ -215,7 +216,8 @@ def main() -> None:
     local_guard(policy).warm_up()
     embed = Known(text.load_embedder(policy.voting.embedder))
     groups = {"clean": unharmed(asked.clean), **(attacked(asked.suite, asked.attacked) if asked.suite else {})}
-    report: dict[str, Any] = {"policy": policy.id, "keys": asked.keys, "modes": MODES, "rows": []}
+    stamp = {"date": today(), "code": digest(Path(__file__))}
+    report: dict[str, Any] = {**stamp, "policy": policy.id, "keys": asked.keys, "modes": MODES, "rows": []}
     if asked.timed:
         report["time"] = timed(policy, model, unharmed(asked.timed + 1))
     rows = report["rows"]

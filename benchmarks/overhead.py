@@ -20,6 +20,7 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 
+from benchmarks.measured import digest, today
 from langchain_smoothguard import SmoothGuardRunnable
 from sg_guardrails import Policy, SmoothGuard
 from sg_guardrails.testing import FakeSampler, fake_embedder, fake_scorers, fake_sentiment
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--json", type=Path, default=RESULT)
     options = parser.parse_args()
+    code = digest(Path(__file__))
     guard = SmoothGuard(
         Policy.load("default"),
         sampler=FakeSampler("unasked"),
@@ -105,6 +107,8 @@ def main() -> None:
     }
     added = {name: round(one["guarded"]["median_ms"] - one["bare"]["median_ms"], 4) for name, one in results.items()}
     report = {
+        "date": today(),
+        "code": code,
         "calls": options.calls,
         "policy": guard.policy.id,
         **results,

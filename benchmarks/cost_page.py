@@ -1,0 +1,256 @@
+"""The figures of docs/what_it_costs.md, made from the committed JSON.
+
+python benchmarks/cost_page.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+FIGURES = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "what_it_costs.md"
+BEGIN, END = "<!-- figures: benchmarks/cost_page.py -->", "<!-- end of figures -->"
+CPU, HALF, EARLY = "cost_builtin_shapes_cpu", "cost_builtin_shapes_cpu_bfloat16", "early_replayed"
+ARMS = ("official", "full", "early", "sequential", "draft")
+Json = Mapping[str, Any]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Markdown."""
+    return ["", *(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)), ""]
+
+
+def ratio(row: Json, arm: str) -> str:
+    """A multiple of the bare answer, with the copies asked where they vary."""
+    if arm not in row["ratio"]:
+        return ""
+    asked = f" ({row['asked'][arm]:.1f})" if arm in ("early", "sequential") else ""
+    return f"{row['ratio'][arm]:.2f}{asked}"
+
+
+def latency(rows: Sequence[Json], name: str = "") -> list[str]:
+    """The table of the whole request, and whether one code measured it all."""
+    made = table(
+        ("N", "tokens", "requests", "bare, ms", *ARMS, "rounds"),
+        (
+            (
+                str(row["copies"]),
+                str(row["tokens"] or "as answered"),
+                str(row["requests"]),
+                f"{1000 * row['bare_seconds']:.0f}",
+                *(ratio(row, arm) for arm in ARMS),
+                str(row["rounds"]),
+            )
+            for row in rows
+        ),
+    )
+    return [*made, f"{name}{dated(rows)}", ""]
+
+
+def dated(found: Iterable[Json]) -> str:
+    """When and on which code these were measured."""
+    of: dict[str, list[Json]] = {}
+    for one in found:
+        of.setdefault(one["code"], []).append(one)
+    dates = ", ".join(sorted({one["date"] for one in (one for some in of.values() for one in some)}))
+    if len(of) == 1:
+        return f"Measured on {dates}, all on the same code (digest {next(iter(of))})."
+    counts = ", ".join(f"{code} ({len(some)})" for code, some in sorted(of.items()))
+    return f"Measured on {dates}, **on different code** (digest, and how many were measured on it): {counts}."
+
+
+def by_settings(rows: Sequence[Json]) -> list[str]:
+    """The bare answer under each attention and cache, and the full vote against them."""
+    known = [row for row in rows if row["tokens"] is None]
+    ways = list(known[0]["bare_seconds_by_settings"])
+    return table(
+        ("N", "requests", *(f"bare, {way}, ms" for way in ways), "full, of the fastest", "full, of eager"),
+        (
+            (
+                str(row["copies"]),
+                str(row["requests"]),
+                *(f"{1000 * row['bare_seconds_by_settings'][way]:.1f}" for way in ways),
+                f"{row['ratio']['full']:.2f}",
+                f"{row['ratio']['full'] * row['bare_seconds'] / eager(row):.2f}",
+            )
+            for row in known
+        ),
+    )
+
+
+def eager(row: Json) -> float:
+    """Seconds of a bare answer under eager attention."""
+    return float(row["bare_seconds_by_settings"]["eager, dynamic"])
+
+
+def targets(rows: Sequence[Json], parts: Json, early: Json) -> list[str]:
+    """What was wanted, and what was measured."""
+    row = next(row for row in rows if (row["copies"], row["tokens"], row["requests"]) == (10, None, 1))
+    of, beside, wall = row["ratio"], parts["beside_ms"]["found"], parts["requests_per_second"]["found"]["times"]
+    memory = parts["peak_mib"]["found"]
+    lines = [
+        ("full vote, of a bare answer", "at most 4", of["full"], of["full"] <= 4),
+        (
+            "official way, of the full vote",
+            "at least 2.5",
+            of["official"] / of["full"],
+            of["official"] / of["full"] >= 2.5,
+        ),
+        ("early (exact), of a bare answer", "at most 2.5", of["early"], of["early"] <= 2.5),
+        ("early (sequential 0.01), of a bare answer", "at most 2.5", of["sequential"], of["sequential"] <= 2.5),
+        ("beside the model, ms, no text known", "at most 15", beside["new"]["sum"], beside["new"]["sum"] <= 15),
+        ("beside the model, ms, all texts known", "at most 15", beside["known"]["sum"], beside["known"]["sum"] <= 15),
+        ("32 requests at once, of one after another, by the wall", "at least 1.5", wall["wall"], wall["wall"] >= 1.5),
+    ]
+    for one in memory:
+        more = one["extra"] / one["extra_counted"]
+        lines.append((f"extra memory, of its count, {one['tokens']} tokens", "0.9 to 1.1", more, 0.9 <= more <= 1.1))
+    copies = next(
+        one for one in early["without_veto"] if (one["pictures"], one["mode"]) == ("clean", "sequential 0.01")
+    )
+    lines.append(("copies asked, clean, sequential 0.01", "at most 3.5", copies["asked"], copies["asked"] <= 3.5))
+    return table(
+        ("target", "wanted", "measured", ""),
+        ((what, wanted, f"{found:.2f}", "met" if met else "**missed**") for what, wanted, found, met in lines),
+    )
+
+
+def pieces(parts: Json) -> Iterator[str]:
+    """Where the time goes."""
+    found = {name: part["found"] for name, part in parts.items()}
+    beside = found["beside_ms"]
+    yield "\nBeside the model, full vote, N = 10, as answered, ms:"
+    stages = list(beside["new"])
+    yield from table(("texts", *stages), ((name, *(f"{beside[name][one]:.1f}" for one in stages)) for name in beside))
+    yield "Embedding what the rules read of a question and an answer, ms:"
+    yield from table(
+        ("words of the answer", "sentence-transformers", "ours"),
+        ((words, f"{one['plain']:.0f}", f"{one['ours']:.0f}") for words, one in found["embedding_ms"].items()),
+    )
+    yield "Asking the model, 16 tokens, ms:"
+    stages = list(found["stages_ms"]["bare"])
+    yield from table(
+        ("", *stages),
+        ((name, *(f"{one[stage]:.1f}" for stage in stages)) for name, one in found["stages_ms"].items()),
+    )
+    yield "Attention and cache, 128 tokens, ms:"
+    yield from table(
+        ("settings", "bare", "11 copies"),
+        ((name, f"{one['bare']:.0f}", f"{one['full']:.0f}") for name, one in found["engines_ms"].items()),
+    )
+    yield "Pixels a side, 16 tokens, ms:"
+    yield from table(
+        ("pixels", "bare", "11 copies"),
+        ((side, f"{one['bare']:.0f}", f"{one['full']:.0f}") for side, one in found["picture_sizes_ms"].items()),
+    )
+    yield "32 requests, `early: sequential`, requests a second:"
+    rates = found["requests_per_second"]
+    ways = list(rates["wall"])
+    yield from table(
+        ("clock", *ways, "at once, of one after another"),
+        (
+            (clock, *(f"{rates[clock][way]:.1f}" for way in ways), f"{rates['times'][clock]:.2f}")
+            for clock in rates["times"]
+        ),
+    )
+    yield "Memory above a bare answer's peak, MiB, and the floor:"
+    yield from table(
+        ("tokens", "extra, measured", "extra, counted"),
+        ((str(one["tokens"]), f"{one['extra']:.1f}", f"{one['extra_counted']:.1f}") for one in found["peak_mib"]),
+    )
+    yield from table(
+        ("tokens", "GB/s", "GFLOP/s", "bare, ms at least", "11 copies, ms at least"),
+        (
+            (
+                str(one["tokens"]),
+                f"{one['bandwidth_gb_s']:.0f}",
+                f"{1000 * one['rate_tflop_s']:.0f}",
+                f"{1000 * one['bare_seconds']:.0f}",
+                f"{1000 * one['full_seconds']:.0f}",
+            )
+            for one in found["floor"]
+        ),
+    )
+    yield dated(parts.values())
+
+
+def decisions(early: Json, key: str) -> list[str]:
+    """What deciding early changes, by kind of pictures."""
+    shown = [row for row in early[key] if row["pictures"] in ("clean", "static", "adaptive") and row["mode"] != "full"]
+    by_mode: dict[str, dict[str, Json]] = {}
+    for row in shown:
+        by_mode.setdefault(row["mode"], {})[row["pictures"]] = row
+    kinds = {row["pictures"]: row["same_verdict"]["n"] for row in shown}
+    return table(
+        ("mode", *(f"{kind}, n = {n}: same verdict, % | copies" for kind, n in kinds.items())),
+        ((mode, *(agreement(some[kind]) for kind in kinds)) for mode, some in by_mode.items()),
+    )
+
+
+def replayed(run: Json) -> Iterator[str]:
+    """The answers under one policy, decided in each mode."""
+    yield f"\nPolicy `{run['policy']}`, without its veto:"
+    yield from split(decisions(run, "without_veto"))
+    yield f"With its `refusal_veto: {run['veto']}`:"
+    yield from split(decisions(run, "with_veto"))
+    yield dated([run])
+    yield ""
+
+
+def agreement(row: Json) -> str:
+    """A share with its interval, and the copies asked."""
+    rate = row["same_verdict"]
+    between = f"{100 * rate['low']:.2f} to {100 * rate['high']:.2f}"
+    return f"{100 * rate['rate']:.2f} ({between}){'' if row['met'] else ' **missed**'} | {row['asked']:.1f}"
+
+
+def page(text: str, read: Mapping[str, Json]) -> str:
+    """The page with its marked part made anew."""
+    before, rest = text.split(BEGIN)
+    cpu, half, early = read[CPU], read[HALF], read[EARLY]
+    made = [
+        "\n### Whole requests, multiples of the fastest bare answer",
+        *latency(cpu["rows"]),
+        "### Against the targets (N = 10, one request, as answered)",
+        *targets(cpu["rows"], cpu["parts"], early[0]),
+        "### The bare answer under other settings",
+        *by_settings(cpu["rows"]),
+        "### In bfloat16",
+        *latency(half["rows"]),
+        "### Where the time goes",
+        *pieces(cpu["parts"]),
+        "\n### What deciding early changes",
+        *(line for run in early for line in replayed(run)),
+    ]
+    return before + "\n".join((BEGIN, *made, END)) + rest.split(END)[1]
+
+
+def split(lines: list[str]) -> list[str]:
+    """A table whose cells hold two columns each: the rule below the head gets as many."""
+    return [f"|{' --- |' * (lines[1].count('|') - 1)}" if set(line) <= set("|- ") and line else line for line in lines]
+
+
+def read_all() -> dict[str, Any]:
+    """The committed figures."""
+    return {name: json.loads((FIGURES / f"{name}.json").read_text(encoding="utf-8")) for name in (CPU, HALF, EARLY)}
+
+
+def main() -> int:
+    """Rewrite the page, or say whether it has drifted."""
+    parser = argparse.ArgumentParser(description="Figures of docs/what_it_costs.md")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the page differs")
+    check = parser.parse_args().check
+    old = PAGE.read_text(encoding="utf-8")
+    new = page(old, read_all())
+    if not check:
+        PAGE.write_text(new, encoding="utf-8")
+    return int(check and new != old)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
