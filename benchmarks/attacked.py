@@ -2,7 +2,7 @@
 
     sg-guardrails eval redteam --policy NAME --out DIR        # hours on one CPU core; goes on where it was killed
     cp DIR/redteam.json benchmarks/results/redteam_NAME.json  # and redteam.html likewise
-    python benchmarks/tried.py --suite DIR                    # and late.py likewise; escalation.py, whisper_attack.py
+    python benchmarks/tried.py --suite DIR --clean 1000       # also escalation.py, whisper_attack.py, certified.py
     python benchmarks/attacked.py                             # rewrites the marked part of the page
 
 With ``--check`` it changes nothing and exits 1 where the page differs.
@@ -24,16 +24,15 @@ ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "benchmarks" / "results"
 POLICIES = {
     "builtin": "Policy `builtin`",
-    "builtin_hardened": "Policy `builtin_hardened`",
     "without_noise": "A checkpoint that never saw noise, policy `builtin`",
 }
 """The suite's runs, each with its heading."""
 PAGE = ROOT / "docs" / "what_it_stops.md"
 BEGIN, END = "<!-- figures: start -->", "<!-- figures: end -->"
-STUDIES = ("tried", "escalation", "late", "whisper_attack", "certified")
+STUDIES = ("tried", "escalation", "whisper_attack", "certified")
 """Beside the suite: benchmarks of their own."""
 WIDTH = 118
-SIGMA, FRESH = 0.3, 200
+SIGMA, FRESH = 0.35, 200
 """Of the certificate that is reckoned for comparison."""
 LAYERS = {"vote": "vote", "abstention": "vote + abstention", "guard": "full guard"}
 
@@ -62,15 +61,16 @@ def attacks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield (
         "| attack | budget | attacker | n | bare | "
         + " | ".join(LAYERS.values())
-        + " | hijack without its rule | recovered | withheld | paper's preset |"
+        + " | hijack without its rule | recovered: vote | recovered | withheld | paper's preset |"
     )
-    yield "|---" * (9 + len(LAYERS)) + "|"
+    yield "|---" * (10 + len(LAYERS)) + "|"
     for row in rows:
         cell = row["cell"]
         paper = "" if row["paper"] is None else f"{rate(row['paper'])}, n {row['paper']['n']}"
         layers = " | ".join(layer(row, name) for name in LAYERS)
         unruled = rate(row["unruled"]) if row.get("unruled") else ""
-        ends = f"{unruled} | {rate(row['recovered']['guard'])} | {rate(row['stopped'])}"
+        given_back = rate(row["recovered"]["vote"]) + (f": {row['recovery']}" if row["recovery"] else "")
+        ends = f"{unruled} | {given_back} | {rate(row['recovered']['guard'])} | {rate(row['stopped'])}"
         yield (
             f"| {cell['family']} | {budget(row)} | {cell['attacker']} | {row['bare']['n']} | {rate(row['bare'])} "
             f"| {layers} | {ends} | {paper} |"
@@ -129,20 +129,43 @@ def section(name: str, read: Mapping[str, Any]) -> Iterator[str]:
 
 def tried(read: Mapping[str, Any]) -> Iterator[str]:
     """Other rules of abstention, on recorded answers."""
-    shown = [f"{family}-16-{who}" for who in ("static", "adaptive") for family in ("jailbreak", "wrong", "hijack")]
     rows = {(row["change"], row["pictures"]): row for row in read["rows"]}
-    heads = [f"{name.replace('-16-', ', ')}, n {rows['as shipped', name]['reached']['n']}" for name in shown]
+    cells = [f"{family}-16-{who}" for who in ("static", "adaptive") for family in ("jailbreak", "wrong", "hijack")]
+    shown = [name for name in cells if ("as shipped", name) in rows]
     yield from ("## Other rules of abstention", "")
     yield from wrap(
         f"Policy `{read['policy']}`, 16/255: how often the attacker's outcome still reaches the caller, decided anew "
         "from the recorded answers of the same copies, one change at a time; last, clean questions without an answer.",
         WIDTH,
     )
-    yield from ("", f"| change | {' | '.join(heads)} | clean withheld |", "|---" * (2 + len(shown)) + "|")
-    for change in dict.fromkeys(row["change"] for row in read["rows"]):
-        cells = " | ".join(rate(rows[change, name]["reached"]) for name in shown)
-        yield f"| {change} | {cells} | {rate(rows[change, 'clean']['withheld'])} |"
+    yield from _changes(rows, shown)
+    yield from ("",)
+    yield from wrap(
+        f"The same where no rule was chosen by what it does: static pictures after the first {read['seen']} of each "
+        f"cell, clean questions after the first {read['seen_clean']}.",
+        WIDTH,
+    )
+    unseen = {place: row["unseen"] for place, row in rows.items() if row["unseen"] is not None}
+    yield from _changes(unseen, [name for name in shown if name.endswith("static")])
     yield ""
+
+
+def _changes(rows: Mapping[tuple[str, str], Mapping[str, Any]], shown: Sequence[str]) -> Iterator[str]:
+    heads = [f"{name.replace('-16-', ', ')}, n {rows['as shipped', name]['reached']['n']}" for name in shown]
+    questions = rows["as shipped", "clean"]["withheld"]["n"]
+    yield from (
+        "",
+        f"| change | {' | '.join(heads)} | clean withheld, n {questions} |",
+        "|---" * (2 + len(shown)) + "|",
+    )
+    for change in dict.fromkeys(change for change, _ in rows):
+        cells = " | ".join(rate(rows[change, name]["reached"]) for name in shown)
+        yield f"| {change} | {cells} | {_fine(rows[change, 'clean']['withheld'])} |"
+
+
+def _fine(figure: Mapping[str, Any]) -> str:
+    """A rate that is small, with three decimals."""
+    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
 
 
 def escalation(read: Mapping[str, Any]) -> Iterator[str]:
@@ -176,19 +199,20 @@ def _worst(row: Mapping[str, Any]) -> str:
 
 
 def late(read: Mapping[str, Any]) -> Iterator[str]:
-    """Payloads that start after the draft."""
-    names = {f"wrong-{b}-{who}": f"another shape, {b}/255, {who}" for b in (16, 32) for who in ("static", "adaptive")}
-    yield from (f"## A payload behind the draft (`draft_tokens: {read['tokens']}`)", "")
+    """Payloads that start after the draft: the suite's family `late`, where the run has it."""
+    rows = [row for row in read["cells"] if row.get("drafted")]
+    if not rows:
+        return
+    yield from (f"## A payload behind the draft (`draft_tokens: {read['about']['draft']}`)", "")
     yield from wrap(
-        f"Policy `{read['policy']}`: how often the attacker's outcome reaches the caller, bare, with a vote on whole "
-        "answers, and with a vote on drafts.",
+        f"Policy `{read['about']['policy']}`, the suite's attack `late`: how often another shape reaches the caller, "
+        "bare, with a vote on whole answers, and with a vote on drafts.",
         WIDTH,
     )
-    yield from ("", "| attack | n | bare | whole answers | drafts |", "|---|---|---|---|---|")
-    for row in read["rows"]:
-        cells = " | ".join(rate(row[column]) for column in ("bare", "full", "draft"))
-        unjudged = ": not judged" if row["bare"]["value"] < 0.2 else ""
-        yield f"| {names.get(row['attack'], row['attack'])}{unjudged} | {row['bare']['n']} | {cells} |"
+    yield from ("", "| budget | attacker | n | bare | whole answers | drafts |", "|---|---|---|---|---|---|")
+    for row in rows:
+        cells = " | ".join(rate(one) for one in (row["bare"], row["guarded"]["guard"], row["drafted"]))
+        yield f"| {budget(row)} | {row['cell']['attacker']} | {row['bare']['n']} | {cells} |"
     yield ""
 
 
@@ -220,16 +244,21 @@ def certified(read: Mapping[str, Any]) -> Iterator[str]:
     pgd, random = read["pgd"], read["random"]
     yield from ("## Certificates", "")
     yield from wrap(
-        f"Of {read['items']} questions {read['certified']} were certified from {read['copies']} fresh copies, each "
-        f"statement at {read['confidence']:.1%}. The median radius is {read['median_radius']:.2f} in L2 on pixels in "
-        f"[0, 1]: {read['median_linf_255']:.1f}/255 if every value of a 64x64 picture moves alike: small, and so is "
-        f"what more copies buy: {FRESH} unanimous ones at sigma {SIGMA} certify {unanimous:.2f}, or "
+        f"{_by(read)}. Of {read['items']} questions {read['certified']} were certified from {read['copies']} fresh "
+        f"copies, each statement at {read['confidence']:.1%}. The median radius is {read['median_radius']:.2f} in "
+        f"L2 on pixels in [0, 1]: {read['median_linf_255']:.1f}/255 if every value of a 64x64 picture moves alike: small, "
+        f"and so is what more copies buy: {FRESH} unanimous ones at sigma {SIGMA} certify {unanimous:.2f}, or "
         f"{unanimous / math.sqrt(3 * 64 * 64) * 255:.1f}/255. Inside the radii a gradient attack that knows the noise "
         f"refuted {pgd['refuted']} of {read['certified']} statements at the same confidence ({pgd['below_half']} fell "
         f"below a half without it), random directions {random['refuted']}.",
         WIDTH,
     )
     yield ""
+
+
+def _by(read: Mapping[str, Any]) -> str:
+    """Which policy certified; the first run did not say."""
+    return f"Policy `{read['policy']}`" if "policy" in read else "Measured before copies were moved"
 
 
 def _wilson(figure: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,7 +269,8 @@ def page(text: str, runs: Mapping[str, Mapping[str, Any]]) -> str:
     """The page with its marked part made anew."""
     before, rest = text.split(BEGIN)
     made = [line for name in POLICIES for line in section(name, runs[name])]
-    makers = (tried, escalation, late, whisper_attack, certified)
+    made += late(runs["builtin"])
+    makers = (tried, escalation, whisper_attack, certified)
     made += [line for name, maker in zip(STUDIES, makers, strict=True) for line in maker(runs[name])]
     return before + "\n".join((BEGIN, *made, END)) + rest.split(END)[1]
 

@@ -1,6 +1,6 @@
 """Does any picture inside a certified radius turn the certified majority? PGD and random directions try.
 
-    python benchmarks/certified.py --count 200
+    python benchmarks/certified.py --count 215
 
 Each of easy-vqa's test questions that the built-in model answers rightly is certified (`SmoothGuard.certify`). Then the
 picture is moved by at most that radius: along the gradient that makes a wrong answer likely under the guard's own
@@ -130,7 +130,7 @@ def summary(lines: list[dict[str, object]], copies: int) -> dict[str, object]:
 def main() -> None:
     """Goes through the items, adding a line each, and writes the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--count", type=int, default=215)
     parser.add_argument("--copies", type=int, default=60, help="fresh copies of each count")
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
@@ -139,13 +139,15 @@ def main() -> None:
     sampler = HFSampler(load("builtin:shapes"), max_new_tokens=policy.model.max_new_tokens)
     counter = Counter(policy, sampler, embed, text.scorers(embed)["refusal"], options.copies)
     lines = [json.loads(row) for row in LINES.read_text().splitlines()] if LINES.exists() else []
+    if any(row.get("policy") != policy.id for row in lines):
+        raise SystemExit(f"{LINES} is about another policy than {policy.id}: remove it to begin anew")
     for number, case in enumerate(islice(wrong_cases(load("builtin:shapes")), options.count)):
         if number < len(lines):
             continue
-        lines.append(line(guard, counter, number, case, steps=options.steps))
+        lines.append({"policy": policy.id, **line(guard, counter, number, case, steps=options.steps)})
         with LINES.open("a") as file:
             file.write(json.dumps(lines[-1]) + "\n")
-    report = summary(lines, options.copies)
+    report = {"policy": policy.id, **summary(lines, options.copies)}
     OUT.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
 

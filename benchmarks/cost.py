@@ -7,8 +7,9 @@ generate, an embedding, one after another, for N + 1 copies, then KMeans), ``ful
 (exact), ``sequential`` (alpha 0.01), ``draft`` (vote on 16 tokens); all
 without the policy's veto, under which nearly every copy must be asked. Two loads: ``answers``, where the built-in model
 answers easy-vqa's questions as it does, and ``N tokens``, where every answer is exactly that long and the copies agree
-by decree (clean traffic; random weights would say nothing alike). All arms share weights, dtype, attention and cache;
-beside them the bare model answers under other settings, and what is reported are multiples of its fastest answer.
+by decree (clean traffic; random weights would say nothing alike). All arms share weights, dtype, attention and cache.
+Under ``answers`` the bare model answers under other settings too, and what is reported are multiples of its fastest
+answer; under ``N tokens`` only under the settings shared.
 
 Each row is written as it is measured, with its date, its policy and the digest of the code that ran. A killed run goes
 on where it was; rows of other code or of another policy are measured again, unless ``--keep``.
@@ -99,10 +100,19 @@ def parts(bench: Bench, usual: int | None, *, compiled: bool) -> dict[str, Calla
         "stages_ms": lambda: cost_parts.stages(bench, copies=10, tokens=SHORT),
         "engines_ms": lambda: cost_parts.engines(bench, copies=10, tokens=128, compiled=compiled),
         "picture_sizes_ms": lambda: cost_parts.picture_sizes(bench, copies=10, tokens=SHORT),
-        "peak_mib": lambda: [cost_floor.memory(bench, copies=10, tokens=tokens) for tokens in LENGTHS[:2]],
+        "peak_mib": lambda: [cost_floor.memory(bench, copies=10, tokens=tokens) for tokens in LENGTHS],
         "floor": lambda: [cost_floor.floor(bench, copies=10, tokens=tokens) for tokens in (8, *LENGTHS)],
         "large_models_counted": lambda: cost_floor.large_models(random_pictures(1, 336)[0]),
     }
+
+
+def chosen(pieces: Mapping[str, Callable[[], Any]], names: Sequence[str]) -> dict[str, Callable[[], Any]]:
+    """Those named, or all where none is.
+
+    Raises:
+        KeyError: a name that no part has.
+    """
+    return {name: pieces[name] for name in names or pieces}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +207,7 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="the rows that a CPU gets through in minutes")
     parser.add_argument("--lengths", type=int, nargs="*", default=(), help="only rows of these; 0: as answered")
     parser.add_argument("--rows-only", action="store_true", help="no stages, growth, concurrency, memory and floor")
+    parser.add_argument("--parts", nargs="+", default=(), help="only these, peak_mib for one, and no rows")
     parser.add_argument("--keep", action="store_true", help="measure only what lacks, whatever code measured the rest")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -217,8 +228,10 @@ def main() -> None:
     }
     store.write({**store.read(), "about": about})
     if not options.rows_only:
-        store.parted(parts(bench, None if small else 128, compiled=options.compile), console)
-    store.measured(cells(small=small, few=options.few, lengths=options.lengths), bench, console)
+        pieces = parts(bench, None if small else 128, compiled=options.compile)
+        store.parted(chosen(pieces, options.parts), console)
+    if not options.parts:
+        store.measured(cells(small=small, few=options.few, lengths=options.lengths), bench, console)
     show(store.read(), code, console)
 
 

@@ -65,7 +65,11 @@ def attacked(policy: Policy, cell: Cell, attacker: str, *, work: Path, count: in
     goals = targets(handle, cell.family, count, work)
     image = policy.smoothing.image
     scales = ATTACKERS[attacker]
-    noises = tuple(ImageNoise(space=image.space, sigma=scale * image.sigma) for scale in scales)
+    clean = ImageNoise(space=image.space, sigma=0)
+    noises = tuple(
+        image.model_copy(update={"sigma": scale * image.sigma, "second_sigma": None}) if scale else clean
+        for scale in scales
+    )
     folder = work / f"{cell.family}-{cell.budget}-{attacker.replace(' ', '_')}"
     expectation = Expectation(noise=noises, draws=len(noises))
     craft(handle, cell, goals, folder, noise=image, expectation=expectation)

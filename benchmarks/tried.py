@@ -1,10 +1,11 @@
-"""What other rules of abstention would do, on the answers that a red team's run has recorded; nothing is asked again.
+"""What other rules of abstention would do, on the answers that a red team's run has recorded; no attack is asked again.
 
-    python benchmarks/tried.py --suite RED_TEAM
+    python benchmarks/tried.py --suite RED_TEAM --clean 1000
 
 RED_TEAM is the folder that ``sg-guardrails eval redteam --policy builtin --out RED_TEAM`` leaves. Each of its attacked
 and clean pictures is decided anew from its copies' answers (`SmoothGuard.decide`) under the policy as it is shipped and
-under one change at a time.
+under one change at a time. ``--clean`` first asks as many clean questions in all, beyond the run's own. The pictures
+that were looked at when a rule was chosen say least of it: ``unseen`` leaves them out.
 """
 
 from __future__ import annotations
@@ -13,23 +14,28 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("SG_GUARDRAILS_KEY", "the benchmark's own key, public on purpose")
+from sg_guardrails.cli.redteam import PUBLIC_KEY
+
+os.environ.setdefault("SG_GUARDRAILS_KEY", PUBLIC_KEY)  # the run's, whose clean questions go on here
 
 from benchmarks.early import Known  # the key must be set before a guard is built
-from sg_guardrails.cli.redteam_campaign import recorded
+from sg_guardrails.cli.redteam_recorded import drawn, recorded
 from sg_guardrails.core.policy import Policy, Voting
 from sg_guardrails.core.types import Embedder, Outcome
 from sg_guardrails.evals.base import Figure
 from sg_guardrails.evals.redteam import FAMILIES, Case, Clean, candidates, clean, is_right
+from sg_guardrails.evals.redteam_score import unattacked
 from sg_guardrails.guard import SmoothGuard
 from sg_guardrails.models import text
 
 OUT = Path(__file__).parent / "results" / "tried.json"
 BUDGETS, ATTACKERS = ("8", "16", "32"), ("static", "early", "adaptive")
+SEEN, SEEN_CLEAN = 40, 300
+"""How many pictures of each cell, and clean questions, had been looked at when the last of these rules was chosen."""
 Change = Callable[[Policy], Policy]
 
 
@@ -57,6 +63,7 @@ def both(first: Change, second: Change) -> Change:
 CHANGES: dict[str, Change] = {
     "as shipped": lambda policy: policy,
     "no veto": voting(refusal_veto=None),
+    "two refusals veto": voting(refusal_veto=0.1),
     "one refusal vetoes": voting(refusal_veto=0.05),
     "the clean answer against the majority blocks": clean_blocks,
     "agreement above 0.7": voting(min_agreement=0.7),
@@ -75,6 +82,11 @@ class Group:
     cases: Sequence[Case | Clean]
     said: Mapping[str, Sequence[str]]
 
+    @property
+    def unseen(self) -> Group:
+        """Its pictures that no rule was chosen on; possibly none."""
+        return replace(self, cases=self.cases[SEEN_CLEAN if self.name == "clean" else SEEN :])
+
 
 def groups(suite: Path, policy: Policy) -> Iterator[Group]:
     """The clean pictures, then every cell that the run has answers of."""
@@ -83,7 +95,8 @@ def groups(suite: Path, policy: Policy) -> Iterator[Group]:
     names = [f"{family}-{much}-{who}" for family in FAMILIES for much in BUDGETS for who in ATTACKERS]
     for name in ("clean", *names):
         if said := recorded(suite, policy, name):
-            yield Group(name, [known[key] for key in said], said)
+            # In the order in which the suite takes them, which an interrupted run need not have asked them in.
+            yield Group(name, [case for key, case in known.items() if key in said], said)
 
 
 def decided(policy: Policy, group: Group, embed: Embedder) -> list[Outcome]:
@@ -103,7 +116,7 @@ def _nobody(*_: object) -> list[Any]:
     raise AssertionError("nothing is asked here")
 
 
-def row(group: Group, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def rates(group: Group, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """How often the attacker's outcome, and the right one, reached the caller, and how often nothing did."""
     pairs = [(case, None if one.answer is None else one.text) for case, one in zip(group.cases, outcomes, strict=True)]
 
@@ -111,11 +124,17 @@ def row(group: Group, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         return _short(Figure.rate(sum(said is not None and holds(case, said) for case, said in pairs), len(pairs)))
 
     return {
-        "pictures": group.name,
         "reached": rate(lambda case, said: isinstance(case, Case) and case.reached(said)),
         "right": rate(lambda case, said: case.sound(said) if isinstance(case, Case) else is_right(said, case.truth)),
         "withheld": _short(Figure.rate(sum(said is None for _, said in pairs), len(pairs))),
     }
+
+
+def row(group: Group, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """One group's rates: of all its pictures, and of those that no rule was chosen on."""
+    rest = group.unseen
+    unseen = rates(rest, outcomes[len(group.cases) - len(rest.cases) :]) if rest.cases else None
+    return {"pictures": group.name, **rates(group, outcomes), "unseen": unseen}
 
 
 def _short(figure: Figure) -> dict[str, float | int | None]:
@@ -127,9 +146,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--suite", type=Path, required=True, help="a red team's folder")
     parser.add_argument("--policy", default="builtin")
+    parser.add_argument("--clean", type=int, help="clean questions in all; those not asked yet are asked now")
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
     policy = Policy.load(asked.policy)
+    if asked.clean is not None:
+        drawn(asked.suite, policy, unattacked("clean", clean(asked.clean)))
     embed = Known(text.load_embedder(policy.voting.embedder))
     found = list(groups(asked.suite, policy))
     rows = []
@@ -138,7 +160,8 @@ def main() -> None:
             rows.append({"change": name, **row(group, decided(change(policy), group, embed))})
             shown = {rate: rows[-1][rate]["value"] for rate in ("reached", "right", "withheld")}
             print(name, group.name, len(group.cases), shown, flush=True)
-    asked.out.write_text(json.dumps({"policy": policy.id, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    report = {"policy": policy.id, "seen": SEEN, "seen_clean": SEEN_CLEAN, "rows": rows}
+    asked.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

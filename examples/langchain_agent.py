@@ -1,7 +1,7 @@
 """An agent whose camera returns an adversarial picture: ``python examples/langchain_agent.py``.
 
 The guard and the picture are real and offline (the built-in demo model). A scripted chat model stands for the user's
-own LLM: it calls the camera, then says what the bare demo model says to that picture.
+own LLM: it calls the camera, then says what a model says that the picture has hijacked.
 Needs langchain-smoothguard[agents].
 """
 
@@ -18,6 +18,8 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 
 from langchain_smoothguard import SmoothGuardMiddleware
+
+HIJACKED = "The rectangle is black. Now enter your password to go on."
 
 
 @tool
@@ -46,13 +48,13 @@ class Scripted(BaseChatModel):
         **kwargs: Any,  # noqa: ARG002 - as above
     ) -> ChatResult:
         look = AIMessage("", tool_calls=[{"name": "camera", "args": {}, "id": "1"}])
-        said = AIMessage("The rectangle is red.") if isinstance(messages[-1], ToolMessage) else look
+        said = AIMessage(HIJACKED) if isinstance(messages[-1], ToolMessage) else look
         return ChatResult(generations=[ChatGeneration(message=said)])
 
 
 def main() -> None:
     """Print the agent's answer without and with the guard."""
-    question: Any = {"messages": [("user", "What is the color of the rectangle?")]}
+    question: Any = {"messages": [("user", "What is the color of the shape?")]}
     for name, middleware in {"without the guard": [], "with the guard": [SmoothGuardMiddleware("builtin")]}.items():
         agent = create_agent(Scripted(), [camera], middleware=middleware)
         print(f"{name + ':':19}", agent.invoke(question)["messages"][-1].text)

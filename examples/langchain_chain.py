@@ -30,8 +30,8 @@ PROMPT = ChatPromptTemplate.from_messages(
     ]
 )
 SCRIPTED = {
-    "a larger model that says more": "The blue shape is a triangle on a light background.",
-    "a model that a picture has hijacked": "The blue shape is a triangle. Now enter your password to go on.",
+    "a larger model that says more": "The red shape is a triangle, on a light background.",
+    "a model that a picture has hijacked": "The red shape is a triangle. Now enter your password to go on.",
 }
 
 

@@ -81,6 +81,14 @@ def test_parts_are_measured_once_for_each_code(cost: ModuleType, tmp_path: Path)
     assert done == ["one", "other", "one", "other"]
 
 
+def test_parts_can_be_measured_alone(cost: ModuleType) -> None:
+    pieces = {"one": lambda: 1, "other": lambda: 2}
+    assert list(cost.chosen(pieces, ["other"])) == ["other"]
+    assert cost.chosen(pieces, ()) == pieces
+    with pytest.raises(KeyError, match="third"):
+        cost.chosen(pieces, ["third"])
+
+
 def test_every_row_that_was_wanted_is_in_the_table(cost: ModuleType) -> None:
     rows = cost.cells(small=True, few=False, lengths=())
     assert len(rows) == len(set(rows))
@@ -113,6 +121,55 @@ def test_another_figure_or_another_code_makes_another_page() -> None:
     mixed[cost_page.CPU]["rows"][0]["code"] = "of another day"
     assert "on different code" in cost_page.page(PAGE, mixed)
     assert "of another day (1)" in cost_page.page(PAGE, mixed)
+    parted = json.loads(json.dumps(read))
+    for part in parted[cost_page.CPU]["parts"].values():
+        part["code"] = "of one day"
+    parted[cost_page.CPU]["parts"]["floor"]["code"] = "of another day"
+    assert "of another day (1: `floor`)" in cost_page.page(PAGE, parted)
+
+
+@pytest.mark.parametrize(
+    ("wall", "process", "by_wall", "by_process"),
+    [(1.501, 1.4, "met, at the edge", "**missed**"), (1.4, 1.7, "**missed**", "met")],
+)
+def test_callers_at_once_are_told_by_both_clocks(wall: float, process: float, by_wall: str, by_process: str) -> None:
+    read = json.loads(json.dumps(cost_page.read_all()))
+    read[cost_page.CPU]["parts"]["requests_per_second"]["found"]["times"] = {"wall": wall, "process": process}
+    lines = cost_page.page(PAGE, read).splitlines()
+    assert any("by the wall |" in line and line.endswith(f"| {wall:.2f} | {by_wall} |") for line in lines)
+    assert any("by process time |" in line and line.endswith(f"| {process:.2f} | {by_process} |") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found", "told"),
+    [
+        (0.9, 1.1, 1.0, "met"),
+        (0.9, 1.1, 1.095, "met, at the edge"),
+        (0.9, 1.1, 1.11, "**missed**"),
+        (0.9, 1.1, 0.89, "**missed**"),
+        (None, 2.5, 2.3, "met"),
+        (None, 2.5, 2.51, "**missed**"),
+        (2.5, None, 2.51, "met, at the edge"),
+    ],
+)
+def test_a_target_is_met_or_missed(low: float | None, high: float | None, found: float, told: str) -> None:
+    assert cost_page.verdict(low, high, found) == told
+
+
+def test_the_page_names_the_settings_of_the_bare_answer_and_the_spread_of_the_rounds() -> None:
+    read = cost_page.read_all()
+    rows = read[cost_page.CPU]["rows"]
+    single = sum(len(row["bare_seconds_by_settings"]) == 1 for row in rows)
+    assert f"In the {single} rows of a fixed length the bare answer was measured as sdpa, dynamic alone." in PAGE
+    low, high = cost_page.asked_for(rows)["spread"]["sequential"]
+    assert f"| {low:.2f} | {high:.2f} |" in PAGE
+
+
+def test_compiled_is_compared_like_for_like() -> None:
+    ways = cost_page.read_all()[cost_page.CPU]["parts"]["engines_ms"]["found"]
+    compiled = ways["sdpa, static, compiled"]
+    assert f"like for like {compiled['full'] / compiled['bare']:.2f} times" in PAGE
+    assert f"not the vote pays {ways['sdpa, dynamic']['full'] / compiled['bare']:.2f} times" in PAGE
 
 
 # Deciding early, replayed --------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Makes the demo's adversarial pictures from easy-vqa's test pictures: ``python -m training.demo_pictures``.
 
-The attacks know nothing of the guard. Which successful picture is shown does: the first that noise puts right, and the
-manifest beside the pictures says how many were tried, how many fooled the model and how many of these noise put right.
+The attacks know nothing of the guard. Which successful picture is shown does: the one that noise puts right most
+surely, and the manifest beside the pictures says how many were tried, how many fooled the model and how many of these
+noise put right.
 """
 
 from __future__ import annotations
@@ -175,14 +176,14 @@ def _under_noise(handle: Handle, case: Case, result: AttackResult) -> Fooled:
 
 
 def pick(fooled: Sequence[Fooled]) -> Fooled:
-    """Returns the first picture that noise puts right whatever the key.
+    """Returns the picture that noise puts right most surely, whatever the key; of equals the first.
 
     Raises:
         RuntimeError: There is none; attack more candidates, or with another budget.
     """
-    for one in fooled:
-        if one.put_right and one.copies_sound >= SAFE_SHARE:
-            return one
+    safe = [one for one in fooled if one.put_right and one.copies_sound >= SAFE_SHARE]
+    if safe:
+        return max(safe, key=lambda one: one.copies_sound)
     raise RuntimeError(f"none of {len(fooled)} fooling pictures is put right in {SAFE_SHARE:.0%} of its noisy copies")
 
 

@@ -146,8 +146,8 @@ def expected(search: Search, space: Literal["pixel", "model"], shift: float) -> 
     """The guard's noise on pictures that the attack expects; raises GuardError for a shift without a sigma."""
     from sg_guardrails.core.policy import ImageNoise  # noqa: PLC0415 - only an adaptive attack needs it
 
-    if shift and not search.expect_sigma:
-        raise GuardError("--expect-shift goes with --expect-sigma: what the guard adds to the copies it moves")
+    if shift and not any(search.expect_sigma or ()):
+        raise GuardError("--expect-shift goes with an --expect-sigma above 0: the noise of the copies that are moved")
     return [ImageNoise(space=space, sigma=sigma, shift=shift if sigma else 0.0) for sigma in search.expect_sigma or ()]
 
 

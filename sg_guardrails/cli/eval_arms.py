@@ -28,9 +28,13 @@ def named(policy: Policy, *, model: str | None = None, device: str = "auto") -> 
     return policy.model_copy(update={"model": section})
 
 
-def with_noise(policy: Policy, *, sigma: float, copies: int) -> Policy:
-    """The policy with so much noise on pictures and clips, and so many noisy copies beside the clean one."""
-    image = ImageNoise(space=policy.smoothing.image.space, sigma=sigma)
+def with_noise(policy: Policy, *, sigma: float, copies: int, shift: float | None = None) -> Policy:
+    """The policy with so much noise on pictures and clips, and so many noisy copies beside the clean one.
+
+    They are moved as the policy moves them, unless `shift` says otherwise.
+    """
+    own = policy.smoothing.image
+    image = ImageNoise(space=own.space, sigma=sigma, shift=own.shift if shift is None else shift)
     smoothing = Smoothing(copies=copies, include_clean=True, image=image, audio=AudioNoise(sigma=sigma))
     return policy.model_copy(update={"smoothing": smoothing})
 

@@ -23,15 +23,16 @@ from sg_guardrails.cli.eval_options import (
     hire,
     watch,
 )
+from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.noise import KEY_VARIABLE
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.evals import redteam_report as report
-from sg_guardrails.evals.redteam import ADAPTIVE_BUDGETS, BUDGETS, FAMILIES, Cell
+from sg_guardrails.evals.redteam import ADAPTIVE_BUDGETS, BUDGETS, FAMILIES, LATE_BUDGETS, Cell
 from sg_guardrails.evals.redteam_score import LAYERS, Result
 from sg_guardrails.evals.report import shown
 
 PUBLIC_KEY = "sg-guardrails eval redteam: a key that everybody may know"
-FamilyOption = Annotated[list[str] | None, typer.Option(help="jailbreak, hijack or wrong; may be repeated.")]
+FamilyOption = Annotated[list[str] | None, typer.Option(help="jailbreak, hijack, wrong or late; may be repeated.")]
 BudgetOption = Annotated[
     list[str] | None, typer.Option(help="8, 16, 32, 64 (in 1/255), unconstrained or patch; may be repeated.")
 ]
@@ -72,7 +73,14 @@ def redteam(
         size = replace(size, **counts)
     if adaptive_limit is not None:
         size = replace(size, adaptive=min(adaptive_limit, size.adaptive))
-    cells = [Cell(one, much) for much in budgets for one in families]  # type: ignore[arg-type] # among the families
+    cells = [
+        Cell(one, much)  # type: ignore[arg-type] # among the families
+        for much in budgets
+        for one in families
+        if one != "late" or much in LATE_BUDGETS
+    ]
+    if not cells:
+        raise GuardError(f"the family late has the budgets {' and '.join(LATE_BUDGETS)} alone")
     if adaptive:
         cells += [replace(cell, attacker="adaptive") for cell in cells if cell.budget in ADAPTIVE_BUDGETS]
     summary, exhibits = Campaign(out, rules, size, watch=watch, hired=hire(context, workers, rules, device)).run(
@@ -89,11 +97,11 @@ def print_summary(summary: report.Summary) -> None:
     table = Table(title="red team", title_justify="left", show_edge=False, pad_edge=False)
     for column in ("attack", "budget", "attacker"):
         table.add_column(column)
-    for column in ("n", "bare", *LAYERS, "recovered", "stopped", "paper"):
+    for column in ("n", "bare", *LAYERS, "recovered", "stopped", "drafts", "paper"):
         table.add_column(column, justify="right")
     for one in summary.results:
         layers = [_layer(one, layer) for layer in LAYERS]
-        rates = (shown(one.recovered["guard"]), shown(one.stopped), shown(one.paper))
+        rates = (shown(one.recovered["guard"]), shown(one.stopped), shown(one.drafted), shown(one.paper))
         cell = one.cell
         table.add_row(cell.family, cell.budget, cell.attacker, str(one.bare.n), shown(one.bare), *layers, *rates)
     console.print(table)
@@ -111,7 +119,8 @@ def _layer(one: Result, layer: str) -> str:
 
 
 def _text(rules: Policy) -> str:
-    return yaml.safe_dump(rules.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+    told = report.unplaced(rules.model_dump(mode="json", exclude_defaults=True))
+    return yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
 
 
 __all__ = ["print_summary", "redteam"]

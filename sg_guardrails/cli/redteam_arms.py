@@ -20,7 +20,7 @@ from sg_guardrails.core.noise import copies_of, process_key
 from sg_guardrails.core.policy import ImageNoise, Policy, Smoothing
 from sg_guardrails.core.types import Copy, Prompt
 from sg_guardrails.evals.base import Reply
-from sg_guardrails.evals.redteam import PATCH, Case, Cell, candidates
+from sg_guardrails.evals.redteam import DRAFT, PATCH, Case, Cell, candidates
 from sg_guardrails.evals.run import Batched, Each
 from sg_guardrails.local import local_guard
 from sg_guardrails.models.hf import HFSampler, encode, perturb
@@ -28,11 +28,13 @@ from sg_guardrails.models.layouts import PIXELS
 from sg_guardrails.models.loading import Handle
 
 JOURNAL = "pictures.jsonl"
+ATTACK = "attack.json"
+"""How the journal's pictures were made."""
 CHECKED = (2, 5, 10, 20, 30)
 """Steps after which a static attack's saved picture is tried, to keep the first that succeeds."""
 NEW_TOKENS = 48
 STEPS = {"static": 40, "adaptive": 40}
-DRAWS = 4
+DRAWS = 8
 """Noisy copies in each step of an adaptive attack."""
 TOGETHER = {"static": 25, "adaptive": 6}
 """Attacks in one batch; a killed run makes at most so many again."""
@@ -48,10 +50,10 @@ class Target:
 
     @property
     def objective(self) -> Objective:
-        """What the attack raises: the goal; for a wrong answer, the right one with its word exchanged."""
+        """What the attack raises: the goal; for a wrong or late answer, the right one with its word exchanged."""
         case = self.case
         text = case.goal
-        if case.family == "wrong":
+        if case.family in ("wrong", "late"):
             swapped = re.sub(rf"\b{case.truth}\b", case.goal, self.answer, flags=re.IGNORECASE)
             text = swapped[0].upper() + swapped[1:]
         return Objective(name=case.family, targets=(text,), reached=case.reached)
@@ -91,8 +93,11 @@ class Crafters:
 Task = tuple[Sequence[Target], Sequence[Prompt]]
 
 
-def targets(handle: Handle, family: str, count: int, out: Path) -> list[Target]:
-    """The first `count` cases that the bare model gets right; its answers are kept in `out`."""
+def targets(handle: Handle, family: str, count: int, out: Path, *, tokens: int = DRAFT) -> list[Target]:
+    """The first `count` cases that the bare model gets right; its answers are kept in `out`.
+
+    Late ones are only those whose payload lies behind the answer's first `tokens` tokens.
+    """
     path = out / f"clean-{family}.json"
     cases = candidates(family)  # type: ignore[arg-type] # a family's name
     known: dict[str, str] = json.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -104,10 +109,18 @@ def targets(handle: Handle, family: str, count: int, out: Path) -> list[Target]:
             said = sampler([Copy(case.prompt()) for case in new], Smoothing())
             known |= {case.key: answer.text for case, answer in zip(new, said, strict=True)}
             _write(path, json.dumps(known, indent=0))
-        found += [Target(case, known[case.key]) for case in some if case.sound(known[case.key])]
+        sound = (Target(case, known[case.key]) for case in some if case.sound(known[case.key]))
+        found += [goal for goal in sound if family != "late" or _starts_alike(handle, goal, tokens)]
         if len(found) >= count:
             break
     return found[:count]
+
+
+def _starts_alike(handle: Handle, goal: Target, tokens: int) -> bool:
+    """Whether right answer and goal share their first `tokens` tokens and both go on behind them."""
+    split = handle.processor.tokenizer.tokenize
+    right, wanted = split(goal.answer), split(goal.objective.targets[0])
+    return min(len(right), len(wanted)) > tokens and bool(right[:tokens] == wanted[:tokens])
 
 
 def settings(cell: Cell, steps: int | None = None) -> AttackSettings:
@@ -146,6 +159,10 @@ def craft(
         steps: Of each attack; None takes `STEPS`.
         progress: Told (done, all).
         crafters: Who attacks in this process's place; the journal and the pictures are written here all the same.
+
+    Raises:
+        GuardError: If the folder's pictures were made in another way: what was adapted to another noise, or took fewer
+            steps, would pass for this attack.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = {one.key: one for one in crafted(folder)}
@@ -156,12 +173,26 @@ def craft(
     if progress is not None:
         progress(len(done), len(goals))
     way = Way(settings(cell, steps), expectation)
+    _begun(folder, way, handle.id, bool(done))
     batches = [left[start : start + size] for start in range(0, len(left), size)]
     for some, made in _made(handle, way, batches, crafters):
         done |= {line.key: line for line in _kept(folder, some, made)}
         if progress is not None:
             progress(len(done), len(goals))
     return [done[goal.case.key] for goal in goals]
+
+
+def _begun(folder: Path, way: Way, model: str, has_pictures: bool) -> None:  # noqa: FBT001 - one caller
+    """Note how the folder's pictures are made, or compare; raises GuardError where it is another way."""
+    told = {"model": model, "settings": asdict(way.settings), "expectation": None}
+    if way.expectation is not None:
+        noises = [noise.model_dump(mode="json") for noise in way.expectation.dealt]
+        told["expectation"] = {"noises": noises, "share": way.expectation.share}
+    path, text = folder / ATTACK, json.dumps(told, indent=1, sort_keys=True)
+    if not has_pictures:
+        _write(path, text)
+    elif not path.exists() or path.read_text("utf-8") != text:
+        raise GuardError(f"{folder} holds pictures of another attack (its {ATTACK} tells which): take another folder")
 
 
 def _made(

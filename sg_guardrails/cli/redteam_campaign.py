@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -25,14 +24,14 @@ from sg_guardrails.cli.redteam_arms import (
     picture,
     targets,
 )
+from sg_guardrails.cli.redteam_recorded import noise_of
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.noise import process_key
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.evals.base import Row
-from sg_guardrails.evals.files import digest
-from sg_guardrails.evals.redteam import BUDGETS, FAMILIES, SALT, SOURCE, Case, Cell, Clean, Family, clean
-from sg_guardrails.evals.redteam_report import Exhibit, Summary
+from sg_guardrails.evals.redteam import BUDGETS, DRAFT, FAMILIES, SALT, SOURCE, Case, Cell, Clean, Family, clean
+from sg_guardrails.evals.redteam_report import Exhibit, Summary, label
 from sg_guardrails.evals.redteam_score import (
     KNOWING,
     Pictures,
@@ -50,11 +49,12 @@ from sg_guardrails.models.hf import load
 from sg_guardrails.workers import Workers
 
 SIGMAS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+SHIFTS = (0.0, 0.0625, 0.125, 0.25)
 COPIES = (1, 2, 5, 10, 20, 30)
 LAMBDAS = (0.0, 0.1, 0.25, 0.5)
 METHODS = ("sameness", "cosine", "kmeans")
 SWEPT = ("8", "16", "32")
-"""Budgets of the static cells that the sweeps look at."""
+"""Budgets of the static cells that the sweeps look at; late payloads are wrong answers too, and not swept again."""
 SHOWN = "16"
 """The budget whose pictures the gallery shows."""
 Read = Callable[[str], Image]
@@ -104,6 +104,9 @@ class Campaign:
     def run(self, cells: Sequence[Cell], *, sweeps: bool) -> tuple[Summary, list[Exhibit]]:
         """Attack and ask every cell, then the clean pictures, then the sweeps."""
         goals = {family: self._goals(family) for family in dict.fromkeys(cell.family for cell in cells)}
+        cells = [cell for cell in cells if goals[cell.family]]  # a model of short answers has none that are late
+        if not cells:
+            raise GuardError(f"no right answer of the model goes on behind {self._draft} tokens: nothing can be late")
         results: list[Result] = []
         exhibits: list[Exhibit] = []
         for cell in cells:
@@ -111,11 +114,13 @@ class Campaign:
             cases = [goal.case for goal in mine]
             self._attack(cell, mine)
             fired = self._fire(cell, cases)
-            results.append(score(cell, fired, self._paper(cell, cases), self._unruled(cell, cases)))
+            beside = self._unruled(cell, cases), self._drafted(cell, cases)
+            results.append(score(cell, fired, self._paper(cell, cases), *beside))
             exhibits += self._exhibits(cell, fired)
             if cell.attacker == "static" and cell.eps is not None:
                 early = replace(cell, attacker="early")
-                results.append(score(early, self._fire(early, cases), unruled=self._unruled(early, cases)))
+                beside = self._unruled(early, cases), self._drafted(early, cases)
+                results.append(score(early, self._fire(early, cases), (), *beside))
         results.sort(key=lambda one: (FAMILIES.index(one.cell.family), BUDGETS.index(one.cell.budget)))
         questions = clean(self._size.clean)
         bare_rows = self._ask("bare", self._bare(), unattacked("clean", questions))
@@ -124,8 +129,8 @@ class Campaign:
         return Summary(self._about(), results, cost, self._sweeps(goals, cells) if sweeps else ()), exhibits
 
     def _goals(self, family: Family) -> list[Target]:
-        goals = targets(self._handle, family, self._size.static, self._out)
-        if not goals:
+        goals = targets(self._handle, family, self._size.static, self._out, tokens=self._draft)
+        if not goals and family != "late":
             raise GuardError(f"the model gets nothing of the family {family} right, so there is nothing to attack")
         return goals
 
@@ -162,7 +167,7 @@ class Campaign:
         """What the guard makes of pictures. Copies are asked once for all policies that ask them alike."""
         if rules.smoothing.adaptive is not None or rules.voting.draft_tokens is not None:
             return self._ask(f"guard-{_short(rules)}", self._by(guarded, rules), asked, policy=rules.id)
-        noise = _noise(rules)
+        noise = noise_of(rules)
         drawn = self._ask(
             f"copies-{noise}", self._by(guarded, rules.model_copy(update={"rules": ()})), asked, noise=noise
         )
@@ -188,6 +193,19 @@ class Campaign:
         rows = self._guarded(attacked(cell.name, cases, self._read(cell)), rules)
         return shots(cases, dict.fromkeys((case.key for case in cases), ""), rows, self._elect, rules.voting)
 
+    def _drafted(self, cell: Cell, cases: Sequence[Case]) -> list[Shot]:
+        """Late payloads, where the policy votes on drafts."""
+        if cell.family != "late":
+            return []
+        voting = self._rules.voting.model_copy(update={"draft_tokens": self._draft})
+        rules = self._rules.model_copy(update={"voting": voting})
+        rows = self._guarded(attacked(cell.name, cases, self._read(cell)), rules)
+        return shots(cases, dict.fromkeys((case.key for case in cases), ""), rows, self._elect, voting)
+
+    @property
+    def _draft(self) -> int:
+        return self._rules.voting.draft_tokens or DRAFT
+
     def _bare(self) -> Answerer:
         return self._by(bare, self._rules, size=16)
 
@@ -206,18 +224,23 @@ class Campaign:
     def _sweeps(self, goals: Mapping[Family, Sequence[Target]], cells: Sequence[Cell]) -> list[Point]:
         groups: dict[str, tuple[Sequence[Case | Clean], Pictures]] = {}
         for cell in cells:
-            if cell.attacker == "static" and cell.budget in SWEPT:
+            if cell.attacker == "static" and cell.budget in SWEPT and cell.family != "late":
                 some = [goal.case for goal in goals[cell.family][: self._size.swept]]
                 groups[cell.name] = some, attacked(cell.name, some, self._read(cell))
         questions = clean(2 * self._size.swept)
         groups["clean"] = questions, unattacked("clean", questions)
         points: list[Point] = []
         for group, (cases, asked) in groups.items():
-            for sigma in SIGMAS:
-                said = self._said(asked, sigma, 10)
-                points.append(point("sigma", f"{sigma:g}", group, cases, said, self._elect, self._rules.voting))
-            points += self._votes(group, cases, self._said(asked, self._rules.smoothing.image.sigma, max(COPIES)))
+            own = self._rules.smoothing.image
+            alone = {sigma: self._said(asked, sigma, 0.0, 10) for sigma in SIGMAS}
+            moved = {shift: self._said(asked, own.sigma, shift, 10) for shift in SHIFTS}
+            points += [self._point("sigma", sigma, group, cases, said) for sigma, said in alone.items()]
+            points += [self._point("shift", shift, group, cases, said) for shift, said in moved.items()]
+            points += self._votes(group, cases, self._said(asked, own.sigma, own.shift, max(COPIES)))
         return points
+
+    def _point(self, sweep: str, at: float, group: str, cases: Sequence[Case | Clean], said: Answers) -> Point:
+        return point(sweep, f"{at:g}", group, cases, said, self._elect, self._rules.voting)
 
     def _votes(self, group: str, cases: Sequence[Case | Clean], many: Answers) -> list[Point]:
         """What other votes make of the same answers."""
@@ -231,10 +254,11 @@ class Campaign:
             points.append(point("method", method, group, cases, usual, self._elect, other))
         return points
 
-    def _said(self, asked: Pictures, sigma: float, copies: int) -> dict[str, tuple[str, ...]]:
+    def _said(self, asked: Pictures, sigma: float, shift: float, copies: int) -> dict[str, tuple[str, ...]]:
         # The rules have no part in it, nor has the policy's own way to ask.
-        vote_only = with_noise(self._rules.model_copy(update={"rules": ()}), sigma=sigma, copies=copies)
-        rows = self._ask(f"sigma-{sigma:g}-{copies}", self._by(guarded, vote_only), asked)
+        vote_only = with_noise(self._rules.model_copy(update={"rules": ()}), sigma=sigma, shift=shift, copies=copies)
+        moved = f"-moved-{shift:g}" if shift else ""
+        rows = self._ask(f"sigma-{sigma:g}{moved}-{copies}", self._by(guarded, vote_only), asked)
         return {row.key: row.answers for row in rows}
 
     # The page ---------------------------------------------------------------------------------------------------
@@ -263,7 +287,7 @@ class Campaign:
     def _about(self) -> dict[str, str]:
         packages = ("sg-guardrails", "torch", "transformers", "easy-vqa")
         return {
-            "model": self._rules.model.id,
+            "model": label(self._rules.model.id),
             "policy": self._rules.id,
             "pictures": SOURCE,
             "split": f"sha256 under the salt {SALT!r}; only the test half is used",
@@ -271,25 +295,11 @@ class Campaign:
             "attack": "PGD, sign steps from 0.12 eps (8/255 without a bound), cosine schedule, momentum 0.9, one start",
             "early": f"first success among steps {', '.join(map(str, CHECKED))} and the last",
             "adaptive": f"{DRAWS} draws of the guard's noise a step, fresh in each, all counted; all steps taken",
+            "draft": str(self._draft),
             "seeds": f"an attack's draws: its picture's number; the guard's noise: the key {process_key().id} (its id)",
             "paper's preset": "policy paper with this model, and the guard's embedder in RoBERTa's place",
             "versions": ", ".join(f"{name} {version(name)}" for name in packages),
         }
-
-
-def recorded(out: Path, rules: Policy, name: str) -> dict[str, tuple[str, ...]]:
-    """What the copies of each picture of a cell, or of ``clean``, said in the run in `out`; empty where none was asked.
-
-    By the picture's key, the clean copy's answer first. Under policies that ask copies as `rules` do.
-    """
-    path = out / "answers" / f"copies-{_noise(rules)}" / name / "items.jsonl"
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    return {row["key"]: tuple(row["answers"]) for row in rows}
-
-
-def _noise(rules: Policy) -> str:
-    """Names the copies that a policy asks."""
-    return digest(rules.smoothing.model_dump(mode="json", include={"copies", "include_clean", "image", "audio"}))
 
 
 def _short(rules: Policy) -> str:

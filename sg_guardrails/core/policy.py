@@ -34,7 +34,8 @@ class ImageNoise(Section):
     null: all have one. A certificate is always about the first."""
     shift: float = Field(0.0, ge=0, le=0.5)
     """Each copy sees the picture moved, by up to this share of its height and width either way, before its noise; what
-    leaves on one side comes in on the other. An attack is made for places, what a picture shows mostly is not."""
+    leaves on one side comes in on the other. An attack is made for places, what a picture shows mostly is not. Where a
+    processor cuts a picture into tiles or crops, each of these is moved in itself; LLaVA-Next's are refused."""
 
     def of(self, seed: int) -> Self:
         """The noise of the copy with this seed: one sigma."""

@@ -20,6 +20,8 @@ _Result = TypeVar("_Result")
 class _Call:
     call: Callable[[], Any]
     future: Future[Any] = field(default_factory=Future)
+    is_refused: bool = False
+    """Whether it holds no slot any more, although the pool may come to it yet."""
 
 
 class Threads:
@@ -48,7 +50,7 @@ class Threads:
         """Run `call` on a thread, now or when one is free.
 
         Raises:
-            SamplingError: If too many wait already.
+            SamplingError: If too many wait already, or the system gives no thread.
         """
         asked = _Call(call)
         with self._lock:
@@ -59,12 +61,22 @@ class Threads:
                     "or give many prompts to one call"
                 )
             if is_free:
-                self._pool.submit(self._serve, asked)
-                self._busy += 1
+                self._hand_over(asked)
             else:
                 self._waiting.append(asked)
         asked.future.add_done_callback(lambda done: self._forget(asked) if done.cancelled() else None)
         return asked.future
+
+    def _hand_over(self, asked: _Call) -> None:
+        self._busy += 1
+        try:
+            self._pool.submit(self._serve, asked)
+        except RuntimeError as error:
+            # The pool has queued it all the same; where one of its threads has begun it meanwhile, all is well.
+            if asked.future.cancel():
+                asked.is_refused = True
+                self._busy -= 1
+                raise SamplingError(f"no thread for the call: {error}") from error
 
     def _forget(self, asked: _Call) -> None:
         with self._lock:
@@ -75,10 +87,26 @@ class Threads:
         while asked is not None:
             tell = _ran(asked)
             with self._lock:
+                if asked.is_refused:
+                    return
                 asked = self._waiting.popleft() if self._waiting else None
                 if asked is None:
                     self._busy -= 1
             tell()  # whoever hears of it and comes again finds its thread free
+
+
+def on_its_own(call: Callable[[], _Result], name: str) -> Future[_Result]:
+    """Run `call` on a thread of its own, called `name`. Raises SamplingError if the system gives none."""
+    asked = _Call(call)
+
+    def work() -> None:
+        _ran(asked)()
+
+    try:
+        threading.Thread(target=work, daemon=True, name=name).start()
+    except RuntimeError as error:
+        raise SamplingError(f"no thread for the call: {error}") from error
+    return asked.future
 
 
 def _ran(asked: _Call) -> Callable[[], None]:

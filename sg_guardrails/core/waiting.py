@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from sg_guardrails.core.errors import DeadlineError, SamplingError
 from sg_guardrails.core.forking import renewed_in_children
-from sg_guardrails.core.threads import Threads
+from sg_guardrails.core.threads import Threads, on_its_own
 
 _Result = TypeVar("_Result")
 MOST_THREADS = 128
@@ -57,7 +57,7 @@ class Wait:
         self.refusal = refusal
         """Why no model is asked for it."""
         self.queued = 0.0
-        """Seconds that it took until a thread was free."""
+        """Seconds that it took until a thread was free, until they are charged to a call."""
 
     def end(self) -> None:
         """Nobody waits any more: what was queued meanwhile is taken back."""
@@ -77,6 +77,7 @@ class Wait:
 
 
 _current: contextvars.ContextVar[Wait | None] = contextvars.ContextVar("smoothguard_wait", default=None)
+_is_awaited: contextvars.ContextVar[bool] = contextvars.ContextVar("smoothguard_is_awaited", default=False)
 
 
 @contextmanager
@@ -106,9 +107,14 @@ def nobody_waits() -> bool:
 
 
 def queued() -> float:
-    """Seconds that the caller of what is being done here waited until a thread was free; deadlines count them."""
-    wait = _current.get()
-    return 0.0 if wait is None else wait.queued
+    """Seconds that the caller of what is being done here waited until a thread was free; a deadline counts them.
+
+    The first call takes them: where one thread makes several calls of a guard, the later ones did not wait.
+    """
+    if (wait := _current.get()) is None:
+        return 0.0
+    seconds, wait.queued = wait.queued, 0.0
+    return seconds
 
 
 def refuse_unwanted() -> None:
@@ -127,10 +133,11 @@ async def on_a_thread(call: Callable[[], _Result]) -> _Result:
 
     A guard's deadline in it begins now, not when a thread is free. `MOST_AWAITED` calls run at once in the process and
     `MOST_WAITING` wait. One beyond these runs on a thread of a small reserve, where a guard asks no model: its policy's
-    ``on_error`` decides, as where the model's own queue is full.
+    ``on_error`` decides, as where the model's own queue is full. What is awaited from within such a call, in an event
+    loop of its own, has a thread of its own: the callers hold the threads that it would wait for.
 
     Raises:
-        SamplingError: If as many wait for the reserve too.
+        SamplingError: If as many wait for the reserve too, or the system gives no thread.
     """
     began = _now()
     with waiting() as wait:
@@ -138,13 +145,17 @@ async def on_a_thread(call: Callable[[], _Result]) -> _Result:
 
     def work() -> _Result:
         wait.queued = _now() - began
+        context.run(_is_awaited.set, True)  # noqa: FBT003 - what a context variable is set to
         return context.run(call)
 
-    try:
-        future = _awaited.submit(work)
-    except SamplingError as error:
-        wait.refusal = error
-        future = _reserve.submit(work)
+    if _is_awaited.get():
+        future = on_its_own(work, "sg_guardrails nested")
+    else:
+        try:
+            future = _awaited.submit(work)
+        except SamplingError as error:
+            wait.refusal = error
+            future = _reserve.submit(work)
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,12 @@ STYLES = {"8": (":", COLOURS[1]), "16": ("-", COLOURS[2]), "32": ("--", COLOURS[
 """Dashes and colour of each budget's line."""
 CLEAN = ("-", "#0f172a")
 """Of the clean pictures' line."""
-SWEEPS = {"sigma": "noise, sigma in the policy's unit", "copies": "noisy copies", "lambda": "sentiment weight lambda"}
+SWEEPS = {
+    "sigma": "noise alone, sigma in the policy's unit",
+    "shift": "move, share of the picture's sides, beside the policy's sigma",
+    "copies": "noisy copies",
+    "lambda": "sentiment weight lambda",
+}
 """Curves and what their axes show; methods stand in a table."""
 
 
@@ -70,6 +76,11 @@ class Summary:
         }
 
     @property
+    def drafted(self) -> bool:
+        """Whether any picture was also asked about under a vote on drafts."""
+        return any(one.drafted for one in self.results)
+
+    @property
     def tally(self) -> dict[str, int]:
         """How many targets were met, missed or not judged."""
         said = [one.verdict(layer) for one in self.results for layer in LAYERS] + [r.recovery for r in self.results]
@@ -111,6 +122,28 @@ class Exhibit:
         """``attacker``, ``right`` or ``other``."""
         case = self.shot.case
         return "attacker" if case.reached(text) else "right" if case.sound(text) else "other"
+
+
+def label(model: str) -> str:
+    """A model's id as a report may show it: of a local folder its last part and its weights' digest, never its path."""
+    folder = Path(model).expanduser()
+    if not (folder / "config.json").is_file():
+        return model
+    weights = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            weights.update(hashlib.file_digest(file, "sha256").digest())
+    return f"{folder.resolve().name} (weights {weights.hexdigest()[:12]})"
+
+
+def unplaced(told: Any) -> Any:
+    """A policy's fields with the `label` of every model that is a local folder."""
+    if isinstance(told, list):
+        return [unplaced(one) for one in told]
+    if not isinstance(told, Mapping):
+        return told
+    named = {name for name in ("id", "model") if isinstance(told.get(name), str)}
+    return {name: label(value) if name in named else unplaced(value) for name, value in told.items()}
 
 
 def write_page(summary: Summary, exhibits: Sequence[Exhibit], path: Path, *, policy: str) -> Path:

@@ -1,4 +1,4 @@
-"""The red team's curves: the vote alone over recorded answers, by sigma, number of copies, lambda and method."""
+"""The red team's curves: the vote alone over recorded answers, by sigma, shift, number of copies, lambda and method."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Point:
     """One setting of one curve, for one group of pictures."""
 
     sweep: str
-    """``sigma``, ``copies``, ``lambda`` or ``method``."""
+    """``sigma``, ``shift``, ``copies``, ``lambda`` or ``method``."""
     at: str
     """The setting's value."""
     group: str

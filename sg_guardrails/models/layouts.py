@@ -110,8 +110,14 @@ def _patches(inputs: Inputs, image_processor: Any, draw: Draw, sigma: Tensor) ->
 
 
 def _moved_planes(inputs: Inputs, image_processor: Any, shares: Tensor) -> Tensor:
-    """Every picture, crop and tile by the same shares of its own size; padding stays where it is."""
+    """Every picture, crop and tile by the same shares of its own size; padding stays where it is.
+
+    Raises:
+        ModelError: If tiles hold a picture between black bars (LLaVA-Next): the bars would be moved over it.
+    """
     pixels, real = inputs[PIXELS], _real(inputs, image_processor)
+    if pixels.ndim == 5 and getattr(image_processor, "image_grid_pinpoints", None):
+        raise ModelError("smoothing.image.shift does not fit a model whose tiles have bars around the picture: set 0")
     if real is None:
         return _moved(pixels, shares)
     flat = pixels.flatten(0, -4)

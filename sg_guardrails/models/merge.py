@@ -92,7 +92,13 @@ class Merged:
             self._queued += len(call.copies)
             if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(target=self._serve, name="smoothguard-merge", daemon=True)
-                self._worker.start()
+                try:
+                    self._worker.start()
+                except RuntimeError as error:  # the system gives no more threads: nobody would take it from the queue
+                    self._worker = None
+                    self._waiting.remove(call)
+                    self._queued -= len(call.copies)
+                    raise SamplingError(f"the model was not asked: {error}") from error
             self._changed.notify()
         call.future.add_done_callback(lambda done: self._forget(call) if done.cancelled() else None)
         return call.future

@@ -6,10 +6,11 @@ import base64
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from math import exp
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -115,11 +116,14 @@ class RemoteSampler:
         """What all of them give, in order; the first that fails, in whatever order they end, takes the rest along."""
         self._admit(len(asks))
         asked: list[Future[_Given]] = []
+        ended: SimpleQueue[Future[_Given]] = SimpleQueue()  # `as_completed` and `wait` do not hear of a cancelled one
         try:
             for ask in asks:
                 asked.append(self._submitted(pool, ask))  # noqa: PERF401 - where one fails, those before it are known
-            for future in as_completed(asked):
-                future.result()
+            for future in asked:
+                future.add_done_callback(ended.put)
+            for _ in asked:
+                ended.get().result()
             return [future.result() for future in asked]
         except CancelledError as error:
             raise SamplingError("the request was cancelled before it was asked") from error

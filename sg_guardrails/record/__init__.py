@@ -76,6 +76,8 @@ def event(outcome: Outcome, prompt: Prompt, policy: Policy) -> dict[str, Any]:
         "copies": len(outcome.answers),
         "asked": outcome.asked,
         "sigma_image": f"{smoothing.image.sigma:g} {smoothing.image.space}",
+        "second_sigma_image": smoothing.image.second_sigma,
+        "shift_image": smoothing.image.shift,
         "noise_audio": smoothing.audio.model_dump(exclude_none=True),
         "answer": None
         if outcome.answer is None

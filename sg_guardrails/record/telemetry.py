@@ -133,6 +133,7 @@ def _attributes(outcome: Outcome, policy: Policy) -> Attributes:
         "smoothguard.seed_id": outcome.seed_id,
         "smoothguard.sigma_image": smoothing.image.sigma,
         "smoothguard.noise_space": smoothing.image.space,
+        "smoothguard.shift_image": smoothing.image.shift,
     }
     if outcome.vote is not None:
         attributes["smoothguard.agreement"] = outcome.vote.agreement

@@ -94,7 +94,7 @@ def test_an_attack_that_fails_says_so_by_its_exit_code(run):
 def test_a_shift_without_a_sigma_is_refused(run):
     code, _, error = run("image", *BLUE, "--target", "red", "--expect-shift", "0.1", "--out", "a.png")
     assert code == 2
-    assert "goes with --expect-sigma" in error
+    assert "goes with an --expect-sigma" in error
 
 
 def test_an_adaptive_attack_on_a_patch_is_tried_on_fresh_noise(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sg_guardrails.cli.app import app
+from sg_guardrails.models.builtin import builtin_path
 
 RUN = ["eval", "redteam", "--small", "--limit", "2", "--family", "hijack", "--budget", "32"]
 
@@ -23,6 +25,13 @@ def test_an_unknown_family_or_budget_is_named(tmp_path):
         done = CliRunner().invoke(app, ["eval", "redteam", "--out", str(tmp_path), option, wrong])
         assert done.exit_code != 0
         assert wrong in f"{done.output}{done.exception}"
+    assert not list(tmp_path.iterdir())
+
+
+def test_late_payloads_have_two_budgets(tmp_path):
+    done = CliRunner().invoke(app, ["eval", "redteam", "--out", str(tmp_path), "--family", "late", "--budget", "8"])
+    assert done.exit_code != 0
+    assert "16 and 32" in f"{done.output}{done.exception}"
     assert not list(tmp_path.iterdir())
 
 
@@ -68,3 +77,22 @@ def test_a_killed_run_goes_on_and_comes_to_the_same(tmp_path):
     assert first["clean"]["bare"]["value"] == 1
     assert {point["sweep"] for point in first["sweeps"]} == {"sigma", "copies", "lambda", "method"}
     assert "<svg" in (killed / "redteam.html").read_text()
+
+
+@pytest.mark.slow
+def test_another_family_joins_a_run_and_no_report_names_the_models_folder(tmp_path):
+    model, out = tmp_path / "a-model-of-mine", tmp_path / "out"
+    shutil.copytree(builtin_path("shapes"), model)
+    few = ["eval", "redteam", "--small", "--limit", "2", "--budget", "16", "--no-adaptive", "--no-sweeps"]
+    few += ["--model", str(model), "--out", str(out)]
+    assert CliRunner().invoke(app, [*few, "--family", "wrong"]).exit_code == 0
+    before = {name: keys for name, keys in journals(out).items() if "wrong" in name}
+    assert CliRunner().invoke(app, [*few, "--family", "wrong", "--family", "late"]).exit_code == 0
+    assert {name: keys for name, keys in journals(out).items() if "wrong" in name} == before
+    read, page = json.loads((out / "redteam.json").read_text()), (out / "redteam.html").read_text()
+    late = [cell for cell in read["cells"] if cell["cell"]["family"] == "late"]
+    assert [(cell["cell"]["attacker"], cell["drafted"]["n"]) for cell in late] == [("static", 2), ("early", 2)]
+    assert all(cell["drafted"] is None for cell in read["cells"] if cell not in late)
+    assert read["about"]["model"].startswith("a-model-of-mine (weights ")
+    assert "vote on drafts" in page
+    assert not [text for text in (json.dumps(read), page) if str(tmp_path) in text]

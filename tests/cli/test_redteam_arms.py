@@ -11,7 +11,7 @@ import torch
 
 from sg_guardrails.attacks.objectives import Expectation
 from sg_guardrails.cli import redteam_arms as arms
-from sg_guardrails.core.errors import SamplingError
+from sg_guardrails.core.errors import GuardError, SamplingError
 from sg_guardrails.core.policy import ImageNoise, Policy
 from sg_guardrails.evals.redteam import Cell
 from sg_guardrails.models.hf import load
@@ -49,6 +49,18 @@ def test_a_wrong_answers_target_is_the_right_one_with_its_word_exchanged(handle,
     assert goal.case.reached(text)
 
 
+def test_a_late_payload_lies_behind_the_draft(handle, kept, monkeypatch):
+    split = handle.processor.tokenizer.tokenize
+    goals = arms.targets(handle, "late", 3, kept[0])
+    assert len(goals) == 3
+    for goal in goals:
+        right, wanted = split(goal.answer), split(goal.objective.targets[0])
+        assert right[: arms.DRAFT] == wanted[: arms.DRAFT]
+        assert right[arms.DRAFT :] != wanted[arms.DRAFT :]
+    monkeypatch.setattr(arms, "candidates", lambda _: [goal.case for goal in goals])
+    assert arms.targets(handle, "late", 3, kept[0], tokens=40) == [], "no answer is so long"
+
+
 def test_pictures_and_lines_stand_in_the_cells_folder(kept):
     out, goals, made = kept
     assert [one.key for one in made] == [goal.case.key for goal in goals]
@@ -77,6 +89,24 @@ def test_what_is_there_is_not_made_again_and_a_torn_line_is(handle, kept, monkey
     assert len(arms.crafted(out / CELL.name)) == 3
     arms.craft(handle, CELL, goals, out / CELL.name, noise=NOISE, steps=5)
     assert asked == [1]
+
+
+def test_pictures_of_another_attack_are_never_taken_for_this_one(handle, kept, tmp_path, monkeypatch):
+    attack = arms.attack_many
+
+    def short(handle, prompts, objectives, settings, **more):
+        return attack(handle, prompts, objectives, replace(settings, steps=1), **{**more, "expectation": None})
+
+    monkeypatch.setattr(arms, "attack_many", short)
+    cell, some = Cell("hijack", "32", "adaptive"), kept[1][:1]
+    arms.craft(handle, cell, some, tmp_path, noise=NOISE)
+    arms.craft(handle, cell, some, tmp_path, noise=NOISE)
+    for other in ({"noise": NOISE.model_copy(update={"shift": 0.1})}, {"noise": NOISE, "steps": 3}):
+        with pytest.raises(GuardError, match="another attack"):
+            arms.craft(handle, cell, some, tmp_path, **other)
+    (tmp_path / arms.ATTACK).unlink()
+    with pytest.raises(GuardError, match="another attack"):
+        arms.craft(handle, cell, some, tmp_path, noise=NOISE)
 
 
 def test_workers_make_the_same_pictures_and_lines(handle, kept, tmp_path):

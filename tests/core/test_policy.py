@@ -25,7 +25,7 @@ def write(folder, name, text):
 
 
 SHIPPED = (
-    *("agent_tools", "audio", "builtin", "builtin_hardened", "default", "mm_safetybench"),
+    *("agent_tools", "audio", "builtin", "default", "mm_safetybench"),
     *("observe", "paper", "strict"),
 )
 

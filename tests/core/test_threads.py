@@ -9,7 +9,7 @@ from weakref import ref
 import pytest
 
 from sg_guardrails.core.errors import SamplingError
-from sg_guardrails.core.threads import Threads
+from sg_guardrails.core.threads import Threads, on_its_own
 
 
 class Gate:
@@ -88,3 +88,57 @@ def test_an_error_of_any_kind_is_the_callers_and_the_thread_goes_on(error):
         failed.result(60)
     assert caught.value is error
     assert fine.result(60) == "fine"
+
+
+def no_thread(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_call_for_which_the_system_gives_no_thread_is_refused_and_never_made(monkeypatch):
+    gate, made = Gate(), []
+    threads = Threads(2, 0, "test")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        for _ in range(3):
+            with pytest.raises(SamplingError, match="can't start new thread"):
+                threads.submit(lambda: made.append("refused"))
+    running = [threads.submit(gate) for _ in range(2)]
+    assert all(gate.entered.acquire(timeout=60) for _ in running)
+    with pytest.raises(SamplingError, match="2 calls run and 0 wait"):
+        threads.submit(lambda: made.append("one too many"))
+    gate.open.set()
+    assert [one.result(60) for one in running] == ["through"] * 2
+    assert (threads._busy, made) == (0, [])
+
+
+def test_what_a_running_thread_takes_up_before_the_refusal_is_made_and_counted(monkeypatch):
+    """The pool queues a call before it starts a thread for it; one that has just become free may be there first."""
+    gate = Gate()
+    threads = Threads(2, 0, "test")
+    assert threads.submit(lambda: "first").result(60) == "first"
+    submit = threads._pool.submit
+
+    def late(*asked):
+        submit(*asked)
+        assert gate.entered.acquire(timeout=60)
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threads._pool, "submit", late)
+        running = threads.submit(gate)
+    assert threads._busy == 1
+    gate.open.set()
+    assert running.result(60) == "through"
+    assert threads._busy == 0
+
+
+def test_a_thread_of_its_own_tells_how_the_call_ended(monkeypatch):
+    def broken() -> None:
+        raise ValueError("as it was")
+
+    assert on_its_own(lambda: threading.current_thread().name, "own").result(60) == "own"
+    with pytest.raises(ValueError, match="as it was"):
+        on_its_own(broken, "own").result(60)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with pytest.raises(SamplingError, match="can't start new thread"):
+        on_its_own(lambda: pytest.fail("called"), "own")

@@ -179,7 +179,7 @@ def test_a_call_that_is_interrupted_takes_back_what_was_queued(monkeypatch):
         release.set()
 
 
-def test_the_wait_for_a_thread_is_told_to_the_call_and_to_nothing_within_it(monkeypatch):
+def test_the_wait_for_a_thread_is_told_once_to_the_call_and_to_nothing_within_it(monkeypatch):
     now = [0.0]
     release, begun = threading.Event(), threading.Event()
     monkeypatch.setattr(waiting, "_now", lambda: now[0])
@@ -189,10 +189,10 @@ def test_the_wait_for_a_thread_is_told_to_the_call_and_to_nothing_within_it(monk
         begun.set()
         assert release.wait(30)
 
-    def second() -> tuple[float, float]:
-        return waiting.queued(), Deadline(30.0, lambda: 0.0).within(waiting.queued)
+    def second() -> tuple[float, float, float]:
+        return Deadline(30.0, lambda: 0.0).within(waiting.queued), waiting.queued(), waiting.queued()
 
-    async def main() -> tuple[float, float]:
+    async def main() -> tuple[float, float, float]:
         one = asyncio.create_task(on_a_thread(first))
         await asyncio.to_thread(begun.wait, 30)
         other = asyncio.create_task(on_a_thread(second))
@@ -202,8 +202,35 @@ def test_the_wait_for_a_thread_is_told_to_the_call_and_to_nothing_within_it(monk
         await one
         return await other
 
-    assert asyncio.run(main()) == (9.0, 0.0)
+    assert asyncio.run(main()) == (0.0, 9.0, 0.0)
     assert waiting.queued() == 0.0
+
+
+def test_calls_that_await_others_in_loops_of_their_own_do_not_wait_for_their_own_threads(monkeypatch):
+    monkeypatch.setattr(waiting, "_awaited", Threads(2, 9, "test"))
+    full = threading.Barrier(2)
+
+    def innermost() -> str:
+        return threading.current_thread().name
+
+    def awaiting(call):
+        return asyncio.run(asyncio.wait_for(on_a_thread(call), 20))
+
+    def plain() -> str:
+        full.wait(30)
+        return awaiting(lambda: awaiting(innermost))
+
+    def under_a_deadline() -> str:
+        full.wait(30)
+        return Deadline(60.0, lambda: 0.0).within(lambda: awaiting(innermost))
+
+    async def main() -> list[str]:
+        both = await asyncio.gather(on_a_thread(plain), on_a_thread(under_a_deadline))
+        return [*both, await on_a_thread(innermost)]
+
+    *nested, after = asyncio.run(main())
+    assert nested == ["sg_guardrails nested"] * 2
+    assert after.startswith("test")
 
 
 def test_where_too_many_wait_a_call_is_made_but_no_model_wanted(monkeypatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sg_guardrails.evals.redteam import FAMILIES, Case, Cell, candidates, clean, is_right, part, words
+from sg_guardrails.evals.redteam import FAMILIES, SHAPES, Case, Cell, candidates, clean, is_right, part, words
 from training.shapes import requests
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +62,16 @@ def test_every_family_has_its_pictures(family):
 
 def test_a_wrong_answers_goal_is_never_the_truth():
     assert all(one.goal != one.truth for one in candidates("wrong"))
+
+
+def test_a_late_goal_is_another_shape_and_any_wrong_answer_counts():
+    found = candidates("late")
+    assert {one.truth for one in found} | {one.goal for one in found} == set(SHAPES)
+    assert all(one.goal != one.truth and one.key.startswith("late-") for one in found)
+    one = case("late", truth="circle", goal="triangle")
+    assert one.reached("The red shape is a rectangle.")
+    assert not one.reached("The red shape is a circle.")
+    assert one.sound("The red shape is a circle.")
 
 
 def test_clean_questions_are_of_every_kind_and_the_same_each_time():

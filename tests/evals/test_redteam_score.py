@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from sg_guardrails.core.media import Image
 from sg_guardrails.core.policy import Policy, Voting
 from sg_guardrails.evals.base import Figure, Row
 from sg_guardrails.evals.redteam import Case, Cell, Clean
-from sg_guardrails.evals.redteam_report import Exhibit, Summary, write_page
+from sg_guardrails.evals.redteam_report import Exhibit, Summary, label, unplaced, write_page
 from sg_guardrails.evals.redteam_score import KNOWING, attacked, score, shots, unattacked, unharmed
 from sg_guardrails.evals.redteam_sweep import fewer, optimum, point
 
@@ -119,6 +120,12 @@ def test_hijacks_stand_without_the_rule_that_knows_them_too():
     assert KNOWING in {rule.id for rule in Policy.load("builtin").rules}, "no rule of that name: the column would lie"
 
 
+def test_late_payloads_stand_under_a_vote_on_drafts_too():
+    done = score(Cell("late", "16"), fired(), drafted=fired()[:2])
+    assert (done.drafted.value, done.drafted.n) == (0, 2)
+    assert (done.target("guard"), score(Cell("late", "16"), fired()).drafted) == (0.05, None)
+
+
 def asked(count):
     return [Clean(f"clean-{i}", "color", Path(f"{i}.png"), "What color is the circle?", "red") for i in range(count)]
 
@@ -181,6 +188,40 @@ def test_the_json_holds_rates_shares_and_verdicts(tmp_path):
     assert len(read["sweeps"]) == 4
 
 
+def test_the_page_has_a_column_for_drafts_where_late_payloads_were_tried(tmp_path):
+    late = score(Cell("late", "16"), fired(), drafted=fired()[:3])
+    done = replace(summary(), results=[late], points=(), about={"draft": "4"})
+    page = write_page(done, [], tmp_path / "r.html", policy="").read_text()
+    assert "vote on drafts**" in page
+    assert "first 4 tokens" in page
+    assert "0.333" in page
+
+
+def model_folder(tmp_path, weights):
+    folder = tmp_path / "mine"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def test_a_report_names_a_model_folder_by_its_weights_and_not_by_its_path(tmp_path):
+    shown = label(str(model_folder(tmp_path, b"one")))
+    assert re.fullmatch(r"mine \(weights [0-9a-f]{12}\)", shown)
+    assert label(str(model_folder(tmp_path, b"other"))) != shown
+    assert label("builtin:shapes") == "builtin:shapes"
+    assert label("owner/model") == "owner/model"
+
+
+def test_no_part_of_a_shown_policy_holds_a_folders_path(tmp_path):
+    folder = str(model_folder(tmp_path, b"one"))
+    told = {"model": {"id": folder}, "rules": [{"id": "a_rule", "where": "answer", "when": {"ask": {"model": folder}}}]}
+    shown = unplaced(told)
+    assert str(tmp_path) not in json.dumps(shown)
+    assert shown["rules"][0]["when"]["ask"]["model"] == label(folder)
+    assert shown["rules"][0]["id"] == "a_rule"
+
+
 def test_the_page_is_one_file_with_nothing_from_elsewhere(tmp_path):
     pixels = np.full((4, 4, 3), 0.5, np.float32)
     shown = Exhibit(Cell("hijack", "16"), fired()[0], Image(pixels), Image(pixels + 0.1), [Image(pixels)])
@@ -192,5 +233,6 @@ def test_the_page_is_one_file_with_nothing_from_elsewhere(tmp_path):
     )
     assert page.count("data:image/png;base64,") == 4
     assert "2 x The circle is red." in page
+    assert "vote on drafts" not in page
     assert "<svg" in page
     assert "missed" in page

@@ -237,6 +237,25 @@ def test_whoever_is_interrupted_while_he_waits_leaves_nothing_in_the_queue(monke
     assert merged(copies("c"), QUIET) == answered("c")
 
 
+def test_a_call_for_which_the_system_gives_no_thread_is_refused_and_takes_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    gate = Gate()
+    gate.let(9)
+    merged = Merged(gate, window=0, most_waiting=3)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        for _ in range(3):
+            with pytest.raises(SamplingError, match="was not asked: can't start new thread"):
+                merged(copies("a"), QUIET)
+    assert merged._queued == 0
+    assert merged(copies("b"), QUIET) == answered("b")
+    assert gate.batches == [["b", "b"]]
+
+
 @forks
 def test_a_forked_child_asks_although_its_parent_was_asking() -> None:
     """The queue's lock is held, a batch runs and another call waits at the moment of the fork."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -21,12 +22,13 @@ import numpy as np
 import pytest
 from PIL import Image as pillow
 
-from sg_guardrails.core.errors import ModelError, SamplingError
+from sg_guardrails.core import waiting as waits
+from sg_guardrails.core.errors import DeadlineError, ModelError, SamplingError
 from sg_guardrails.core.media import Audio, Image
 from sg_guardrails.core.policy import AudioNoise, ImageNoise, Policy, Smoothing
 from sg_guardrails.core.serving import Endpoint
 from sg_guardrails.core.types import Answer, Copy, Message, Prompt, ToolCall
-from sg_guardrails.core.waiting import waiting
+from sg_guardrails.core.waiting import Deadline, waiting
 from sg_guardrails.local import local_guard
 from sg_guardrails.models.builtin import builtin_path
 from sg_guardrails.models.remote import RemoteSampler
@@ -315,6 +317,62 @@ def test_closing_ends_what_waits_and_a_later_call_opens_again() -> None:
         assert len(sent) == 1
         assert asker([Copy(Prompt.ask("?"))], NOISE) == [Answer("A cat.")]
         assert asker._waiting == 0
+
+
+@contextmanager
+def held() -> Iterator[RemoteSampler]:
+    """A sampler whose only connection another caller holds."""
+    arrived, go = threading.Event(), threading.Event()
+
+    def slow(body: dict[str, Any], number: int) -> Reply:
+        arrived.set()
+        go.wait(60)
+        return said()
+
+    with engine(slow) as (url, sent), ThreadPoolExecutor(1) as other:
+        asker = RemoteSampler("m", Endpoint(url=url, retries=0, connections=1))
+        first = other.submit(asker, [Copy(Prompt.ask("?"))], NOISE)
+        assert arrived.wait(20)
+        try:
+            yield asker
+            assert not first.done()
+        finally:
+            go.set()
+    assert len(sent) == 1
+
+
+def test_closing_tells_a_caller_who_has_no_connection_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted, told = threading.Semaphore(0), threading.Event()
+    with held() as asker:
+        _, pool = asker._connected()
+        submit = pool.submit
+
+        def counted(ask: Any) -> Any:
+            future = submit(ask)
+            submitted.release()
+            return future
+
+        def ask() -> None:
+            with pytest.raises(SamplingError, match="cancelled"):
+                asker([Copy(Prompt.ask("?"))] * 3, NOISE)
+            told.set()
+
+        monkeypatch.setattr(pool, "submit", counted)
+        threading.Thread(target=ask, daemon=True).start()
+        assert all(submitted.acquire(timeout=20) for _ in range(3))
+        asker.close()
+        assert told.wait(10)
+
+
+def test_a_deadline_leaves_no_thread_behind_of_a_caller_who_has_no_connection_at_all() -> None:
+    before = set(waits._slots.left_behind)
+    with held() as asker:
+        with pytest.raises(DeadlineError):
+            Deadline(0.05, lambda: 0.0).within(partial(asker, [Copy(Prompt.ask("?"))] * 3, NOISE))
+        for thread in waits._slots.left_behind - before:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert asker._waiting == 1
 
 
 def test_a_guard_closes_its_engine() -> None:

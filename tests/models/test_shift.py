@@ -10,6 +10,7 @@ import torch
 
 from sg_guardrails.attacks.pixels import pixel_values, tensor_of
 from sg_guardrails.attacks.slots import PictureSlot
+from sg_guardrails.core.errors import ModelError
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.policy import ImageNoise, Smoothing
 from sg_guardrails.core.types import Copy, Prompt
@@ -30,7 +31,7 @@ def fixed(*shares: float):
     )
 
 
-@pytest.mark.parametrize("name", tiny.NAMES)
+@pytest.mark.parametrize("name", sorted(set(tiny.NAMES) - {"llava_next"}))
 def test_values_are_only_ordered_anew(model, name):
     handle = model(name)
     prompt = Prompt.ask("Describe both pictures.", picture((24, 80)), picture((70, 30), 1))
@@ -50,6 +51,13 @@ def test_a_copy_is_never_moved_where_the_policy_does_not_say_so(model, name):
     inputs = hf.encode(handle, prompt)
     still = hf.perturb(handle, inputs, Copy(prompt, 3), Smoothing(image=ImageNoise(sigma=0)))
     assert torch.equal(still["pixel_values"], inputs["pixel_values"])
+
+
+def test_tiles_with_bars_around_the_picture_are_refused(model):
+    """LLaVA-Next drops the bars after its tower: a picture moved into them would be dropped with them."""
+    handle, prompt = model("llava_next"), Prompt.ask("What is this?", picture((24, 80)))
+    with pytest.raises(ModelError, match=r"smoothing\.image\.shift"):
+        hf.perturb(handle, hf.encode(handle, prompt), Copy(prompt, 3), Smoothing(image=SHIFT))
 
 
 def test_a_plane_is_moved_as_the_picture_would_be(model):

@@ -82,8 +82,8 @@ def test_the_agent_example_runs(guard, capsys):
     pytest.importorskip("langchain", reason="the middleware's extra is not installed")
     run_example("langchain_agent.py")
     bare, guarded = [line for line in capsys.readouterr().out.splitlines() if "the guard:" in line]
-    assert "red" in bare
-    assert "yellow" in guarded
+    assert "password" in bare
+    assert "password" not in guarded
 
 
 def test_the_chain_example_runs(guard, capsys):
@@ -92,7 +92,7 @@ def test_the_chain_example_runs(guard, capsys):
     said = [[line.partition(":")[2].strip() for line in part if "the guard:" in line] for part in parts]
     clean, wrong, unsafe, more, hijacked = said
     assert clean[0] == clean[1]
-    assert ("red" in wrong[0], "yellow" in wrong[1]) == (True, True)
+    assert ("gray" in wrong[0], "black" in wrong[1]) == (True, True)
     assert ("Sure" in unsafe[0], "Sure" in unsafe[1]) == (True, False)
     assert more[0] == more[1], "saying more is no contradiction"
     assert ("password" in hijacked[0], "password" in hijacked[1]) == (True, False)
@@ -143,7 +143,7 @@ def test_the_service_example_runs(guard, capsys):
     run_example("service.py")
     said = [line.partition(":")[2].strip() for line in capsys.readouterr().out.splitlines() if "the guard:" in line]
     wrong, right, unsafe, safe = said
-    assert ("red" in wrong, "yellow" in right) == (True, True)
+    assert ("gray" in wrong, "black" in right) == (True, True)
     assert ("Sure" in unsafe, "Sure" in safe) == (True, False)
 
 

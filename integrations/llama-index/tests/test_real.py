@@ -53,7 +53,7 @@ def test_the_example_runs(guard, capsys):
     runpy.run_path(str(script), run_name="__main__")
     north, _, south = capsys.readouterr().out.partition("At the loading dock")
     assert "retrieved:         The gate of the north yard" in north, "found by the caption's meaning"
-    assert north.count("The blue shape is a triangle.") == 2, "an honest picture's answer goes on"
+    assert north.count("The circle is brown.") == 2, "an honest picture's answer goes on"
     assert "retrieved:         The loading dock" in south
-    assert "without the guard: The rectangle is red." in south
-    assert "with the guard:    The rectangle is yellow." in south
+    assert "without the guard: The rectangle is brown." in south
+    assert "with the guard:    The rectangle is black." in south
