@@ -241,12 +241,12 @@ def whisper_attack(read: Mapping[str, Any]) -> Iterator[str]:
 def certified(read: Mapping[str, Any]) -> Iterator[str]:
     """Certificates, and whether any was refuted."""
     unanimous = SIGMA * NormalDist().inv_cdf((1 - read["confidence"]) ** (1 / FRESH))
-    pgd, random = read["pgd"], read["random"]
+    pgd, random, linf = read["pgd"], read["random"], read["median_linf_255"]
     yield from ("## Certificates", "")
     yield from wrap(
         f"{_by(read)}. Of {read['items']} questions {read['certified']} were certified from {read['copies']} fresh "
         f"copies, each statement at {read['confidence']:.1%}. The median radius is {read['median_radius']:.2f} in "
-        f"L2 on pixels in [0, 1]: {read['median_linf_255']:.1f}/255 if every value of a 64x64 picture moves alike: small, "
+        f"L2 on pixels in [0, 1]: {linf:.1f}/255 if every value of a 64x64 picture moves alike: small, "
         f"and so is what more copies buy: {FRESH} unanimous ones at sigma {SIGMA} certify {unanimous:.2f}, or "
         f"{unanimous / math.sqrt(3 * 64 * 64) * 255:.1f}/255. Inside the radii a gradient attack that knows the noise "
         f"refuted {pgd['refuted']} of {read['certified']} statements at the same confidence ({pgd['below_half']} fell "
