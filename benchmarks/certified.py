@@ -1,6 +1,6 @@
 """Does any picture inside a certified radius turn the certified majority? PGD and random directions try.
 
-    python benchmarks/certified.py --count 215
+    python benchmarks/certified.py --count 225
 
 Each of easy-vqa's test questions that the built-in model answers rightly is certified (`SmoothGuard.certify`). Then the
 picture is moved by at most that radius: along the gradient that makes a wrong answer likely under the guard's own
@@ -130,7 +130,7 @@ def summary(lines: list[dict[str, object]], copies: int) -> dict[str, object]:
 def main() -> None:
     """Goes through the items, adding a line each, and writes the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=215)
+    parser.add_argument("--count", type=int, default=225)
     parser.add_argument("--copies", type=int, default=60, help="fresh copies of each count")
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
