@@ -14,7 +14,7 @@ from sg_guardrails.attacks.attack import attack_image, with_image
 from sg_guardrails.attacks.objectives import Expectation
 from sg_guardrails.attacks.pgd import AttackSettings
 from sg_guardrails.core.media import Image
-from sg_guardrails.core.policy import ImageNoise, Policy, Smoothing
+from sg_guardrails.core.policy import ImageNoise, Smoothing
 from sg_guardrails.core.types import Copy, Prompt, ToolCall
 from sg_guardrails.models.hf import HFSampler, load
 from training.demo_pictures import questions
@@ -53,8 +53,11 @@ def test_a_picture_makes_the_model_emit_another_call(handle, prompt):
 
 @pytest.mark.slow
 def test_an_attack_on_the_vote_carries_a_majority_of_fresh_copies(handle, prompt):
-    """At the guard's own sigma, on noise that the attack has never seen: 11 copies, the clean one among them."""
-    noise = Policy.load("builtin").smoothing.image
+    """Under noise alone, draws that the attack has never seen: 11 copies, the clean one among them.
+
+    Against copies that are moved as well it carried none.
+    """
+    noise = ImageNoise(space="pixel", sigma=0.3)
     settings = AttackSettings(eps=48 / 255, steps=40, check_every=50)  # both take all their steps
     made = {
         name: attack_image(handle, prompt, CALL, settings, max_new_tokens=48, expectation=expected)

@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_and_comes_to_the_same(tmp_path):
     assert (cell["cell"]["attacker"], cell["bare"]["n"]) == ("static", 2)
     assert cell["unruled"]["n"] == 2
     assert first["clean"]["bare"]["value"] == 1
-    assert {point["sweep"] for point in first["sweeps"]} == {"sigma", "copies", "lambda", "method"}
+    assert {point["sweep"] for point in first["sweeps"]} == {"sigma", "shift", "copies", "lambda", "method"}
     assert "<svg" in (killed / "redteam.html").read_text()
 
 
