@@ -1,6 +1,6 @@
 """Is adaptive noise weaker than the fixed schedule under an attacker who knows its rule? Pictures made for that rule.
 
-    python benchmarks/escalation.py --work FOLDER --count 40
+    python benchmarks/escalation.py --work FOLDER --count 50
 
 The rule (`smoothing.adaptive`): a few copies under little noise decide if they and the clean one all say the same; else
 fresh copies in full number vote under more noise. Whoever knows it need not carry a vote: it is enough to carry the
@@ -30,7 +30,7 @@ from benchmarks.early import (
     unharmed,
 )  # the key must be set before a guard is built
 from sg_guardrails.attacks.objectives import Expectation
-from sg_guardrails.cli.redteam_arms import craft, picture, targets
+from sg_guardrails.cli.redteam_arms import DRAWS, craft, picture, targets
 from sg_guardrails.core.noise import Key
 from sg_guardrails.core.policy import ImageNoise, Policy
 from sg_guardrails.core.types import Embedder
@@ -56,7 +56,7 @@ ATTACKERS: dict[str, tuple[float, ...]] = {
     "the first copies at 0.5": (0.0, 0.5, 0.5, 0.5),
     "both levels": (0.0, 0.5, 1.0, 1.5),
 }
-"""By what each is after: the noises of a step's draws, multiples of the policy's sigma; 0 is the clean copy."""
+"""By what each is after: the noises that a step's draws share evenly, multiples of the policy's sigma; 0 is the clean copy."""
 
 
 def attacked(policy: Policy, cell: Cell, attacker: str, *, work: Path, count: int) -> list[Item]:
@@ -71,7 +71,7 @@ def attacked(policy: Policy, cell: Cell, attacker: str, *, work: Path, count: in
         for scale in scales
     )
     folder = work / f"{cell.family}-{cell.budget}-{attacker.replace(' ', '_')}"
-    expectation = Expectation(noise=noises, draws=len(noises))
+    expectation = Expectation(noise=noises, draws=DRAWS)
     craft(handle, cell, goals, folder, noise=image, expectation=expectation)
     return [
         Item(case.prompt(picture(folder, case.key)), case.sound, case.reached) for case in (goal.case for goal in goals)
@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--policy", default="builtin")
     parser.add_argument("--work", type=Path, required=True, help="folder for the attacked pictures")
-    parser.add_argument("--count", type=int, default=40, help="pictures of each attack")
+    parser.add_argument("--count", type=int, default=50, help="pictures of each attack")
     parser.add_argument("--clean", type=int, default=200, help="questions that nobody attacks")
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()

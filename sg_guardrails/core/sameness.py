@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sg_guardrails.core.contrast import align, denies, disagreement
+from sg_guardrails.core.alignment import align
+from sg_guardrails.core.contrast import denies, disagreement
 from sg_guardrails.core.facts import RELATIONS, Statement, state
+from sg_guardrails.core.injection import injected
 from sg_guardrails.core.lexicon import Kinship, kinship
-from sg_guardrails.core.stance import Opening, injected, opening, plain, refuses, sentences
+from sg_guardrails.core.stance import Opening, opening, plain, refuses, sentences
 from sg_guardrails.core.types import Answer, ToolCall
 
 

@@ -43,8 +43,11 @@ class Threads:
         self._lock = threading.Lock()
         self._waiting: deque[_Call] = deque()
         self._busy = 0
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ThreadPoolExecutor:
         # Only what has a thread is handed to it: its own queue has no bound, and keeps what was cancelled.
-        self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=self._name)
+        return ThreadPoolExecutor(self._most, thread_name_prefix=self._name)
 
     def submit(self, call: Callable[[], _Result]) -> Future[_Result]:
         """Run `call` on a thread, now or when one is free.
@@ -76,6 +79,10 @@ class Threads:
             if asked.future.cancel():
                 asked.is_refused = True
                 self._busy -= 1
+                # It would count a thread that comes to the refused call as one more that is idle, and start none for
+                # a call that needs it. What else it has, it brings to an end.
+                self._pool.shutdown(wait=False)
+                self._pool = self._new_pool()
                 raise SamplingError(f"no thread for the call: {error}") from error
 
     def _forget(self, asked: _Call) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from sg_guardrails.core import sameness as reading
 from sg_guardrails.core.facts import state
+from sg_guardrails.core.injection import injected
 from sg_guardrails.core.lexicon import Kinship, kinship
 from sg_guardrails.core.policy import EmbedderSection, Voting
-from sg_guardrails.core.stance import injected, opening, plain, refuses
+from sg_guardrails.core.stance import opening, plain, refuses
 from sg_guardrails.core.types import Answer
 from sg_guardrails.core.vote import contradicts, elect, sameness
 
