@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -86,6 +87,21 @@ def test_the_examples_of_the_documentation_are_valid():
     blocks = re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     policies = [Policy.parse({"name": "p", **yaml.safe_load(block)}) for block in blocks]
     assert [rule.action for policy in policies for rule in policy.rules] == ["block", "raise"]
+
+
+def keys(section):
+    """Every key below a section, without those of the rules, which the page tells in tables of their own."""
+    for name, field in section.model_fields.items():
+        yield field.alias or name
+        if name != "rules":
+            kinds = get_args(field.annotation) or (field.annotation,)
+            yield from (key for kind in kinds if hasattr(kind, "model_fields") for key in keys(kind))
+
+
+@pytest.mark.parametrize("key", sorted(set(keys(Policy))))
+def test_the_page_on_the_language_names_every_key(key):
+    page = (Path(__file__).parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
+    assert re.search(rf"(?<!\w){key}\b", page)
 
 
 def test_all_shipped_files_are_covered():
