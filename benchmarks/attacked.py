@@ -10,18 +10,15 @@ With ``--check`` it changes nothing and exits 1 where the page differs.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import NormalDist
 from textwrap import wrap
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ROOT / "benchmarks" / "results"
+from benchmarks.pages import ROOT, between, figures, rewrite
+
 POLICIES = {
     "builtin": "Policy `builtin`",
     "without_noise": "A checkpoint that never saw noise, policy `builtin`",
@@ -267,31 +264,18 @@ def _wilson(figure: Mapping[str, Any]) -> dict[str, Any]:
 
 def page(text: str, runs: Mapping[str, Mapping[str, Any]]) -> str:
     """The page with its marked part made anew."""
-    before, rest = text.split(BEGIN)
     made = [line for name in POLICIES for line in section(name, runs[name])]
     made += late(runs["builtin"])
     makers = (tried, escalation, whisper_attack, certified)
     made += [line for name, maker in zip(STUDIES, makers, strict=True) for line in maker(runs[name])]
-    return before + "\n".join((BEGIN, *made, END)) + rest.split(END)[1]
+    return between(text, BEGIN, END, made)
 
 
 def read_all() -> dict[str, Any]:
     """The committed figures: by policy, and of the studies."""
     names = {**{name: f"redteam_{name}" for name in POLICIES}, **{name: name for name in STUDIES}}
-    return {name: json.loads((FIGURES / f"{file}.json").read_text(encoding="utf-8")) for name, file in names.items()}
-
-
-def main() -> int:
-    """Rewrite the page, or say whether it has drifted."""
-    parser = argparse.ArgumentParser(description="Figures of docs/what_it_stops.md")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the page differs")
-    check = parser.parse_args().check
-    old = PAGE.read_text(encoding="utf-8")
-    new = page(old, read_all())
-    if not check:
-        PAGE.write_text(new, encoding="utf-8")
-    return int(check and new != old)
+    return {name: figures(file) for name, file in names.items()}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rewrite(PAGE, lambda text: page(text, read_all())))

@@ -5,16 +5,14 @@ python benchmarks/cost_page.py [--check]
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
-FIGURES = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "what_it_costs.md"
+from benchmarks.pages import ROOT, between, figures, rewrite
+
+PAGE = ROOT / "docs" / "what_it_costs.md"
 BEGIN, END = "<!-- figures: benchmarks/cost_page.py -->", "<!-- end of figures -->"
 CPU, HALF, EARLY = "cost_builtin_shapes_cpu", "cost_builtin_shapes_cpu_bfloat16", "early_replayed"
 ARMS = ("official", "full", "early", "sequential", "draft")
@@ -284,7 +282,6 @@ def agreement(row: Json) -> str:
 
 def page(text: str, read: Json) -> str:
     """The page with its marked part made anew."""
-    before, rest = text.split(BEGIN)
     cpu, half, early = read[CPU], read[HALF], read[EARLY]
     made = [
         "\n### Whole requests, multiples of the fastest bare answer measured (of a fixed length: one setting)",
@@ -301,7 +298,7 @@ def page(text: str, read: Json) -> str:
         "\n### What deciding early changes",
         *(line for run in early for line in replayed(run)),
     ]
-    return before + "\n".join((BEGIN, *made, END)) + rest.split(END)[1]
+    return between(text, BEGIN, END, made)
 
 
 def split(lines: list[str]) -> list[str]:
@@ -311,20 +308,8 @@ def split(lines: list[str]) -> list[str]:
 
 def read_all() -> dict[str, Any]:
     """The committed figures."""
-    return {name: json.loads((FIGURES / f"{name}.json").read_text(encoding="utf-8")) for name in (CPU, HALF, EARLY)}
-
-
-def main() -> int:
-    """Rewrite the page, or say whether it has drifted."""
-    parser = argparse.ArgumentParser(description="Figures of docs/what_it_costs.md")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the page differs")
-    check = parser.parse_args().check
-    old = PAGE.read_text(encoding="utf-8")
-    new = page(old, read_all())
-    if not check:
-        PAGE.write_text(new, encoding="utf-8")
-    return int(check and new != old)
+    return {name: figures(name) for name in (CPU, HALF, EARLY)}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rewrite(PAGE, lambda text: page(text, read_all())))

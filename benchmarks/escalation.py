@@ -56,7 +56,7 @@ ATTACKERS: dict[str, tuple[float, ...]] = {
     "the first copies at 0.5": (0.0, 0.5, 0.5, 0.5),
     "both levels": (0.0, 0.5, 1.0, 1.5),
 }
-"""By what each is after: the noises that a step's draws share evenly, multiples of the policy's sigma; 0 is the clean copy."""
+"""By what each is after: the noises that a step's draws share, multiples of the policy's sigma; 0: the clean copy."""
 
 
 def attacked(policy: Policy, cell: Cell, attacker: str, *, work: Path, count: int) -> list[Item]:
