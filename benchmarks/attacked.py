@@ -18,6 +18,7 @@ from textwrap import wrap
 from typing import Any
 
 from benchmarks.pages import ROOT, between, figures, rewrite
+from sg_guardrails.evals.redteam_score import MOST_LOST, MOST_WITHHELD
 
 POLICIES = {
     "builtin": "Policy `builtin`",
@@ -41,10 +42,15 @@ def rate(figure: Mapping[str, Any]) -> str:
 
 def layer(row: Mapping[str, Any], name: str) -> str:
     """A layer's rate, what it leaves of the bare one, and what became of the target."""
-    cell, share, target = rate(row["guarded"][name]), row["share"][name], row["target"][name]
-    left = "" if share is None else f"; {share:.0%}"
+    cell = rate(row["guarded"][name])
+    return cell if name == "guard" and row.get("unruled") else cell + left(row, name)
+
+
+def left(row: Mapping[str, Any], name: str) -> str:
+    """What a layer leaves of the bare rate, and what became of the target."""
+    share, target = row["share"][name], row["target"][name]
     asked = "" if target is None else f" of {target:.0%}: {row['verdict'][name]}"
-    return f"{cell}{left}{asked}"
+    return asked if share is None else f"; {share:.0%}{asked}"
 
 
 def budget(row: Mapping[str, Any]) -> str:
@@ -65,7 +71,7 @@ def attacks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         cell = row["cell"]
         paper = "" if row["paper"] is None else f"{rate(row['paper'])}, n {row['paper']['n']}"
         layers = " | ".join(layer(row, name) for name in LAYERS)
-        unruled = rate(row["unruled"]) if row.get("unruled") else ""
+        unruled = rate(row["unruled"]) + left(row, "guard") if row.get("unruled") else ""
         given_back = rate(row["recovered"]["vote"]) + (f": {row['recovery']}" if row["recovery"] else "")
         ends = f"{unruled} | {given_back} | {rate(row['recovered']['guard'])} | {rate(row['stopped'])}"
         yield (
@@ -93,8 +99,8 @@ def _change(row: Mapping[str, Any]) -> str:
     return f"{row['bare']['value']:.2f} to {rate(row['guarded']['guard'])}, n {row['bare']['n']}"
 
 
-def clean(cost: Mapping[str, Any]) -> Iterator[str]:
-    """What the guard costs where nobody attacks."""
+def clean(cost: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """What the guard costs where nobody attacks; `more` questions were asked beside the suite's."""
     yield "| questions | n | bare | vote | full guard | withheld |"
     yield "|---|---|---|---|---|---|"
     vote, guard = cost["guarded"]["vote"], cost["guarded"]["guard"]
@@ -104,9 +110,21 @@ def clean(cost: Mapping[str, Any]) -> Iterator[str]:
     )
     for kind, (plain, guarded) in cost["by_kind"].items():
         yield f"| {kind} | {plain['n']} | {rate(plain)} | | {rate(guarded)} | |"
+    if more is not None:
+        shipped = next(row for row in more["rows"] if (row["change"], row["pictures"]) == ("as shipped", "clean"))
+        yield _asked("all and more", more["bare"]["all"], shipped)
+        yield _asked(f"of these, after the first {more['seen_clean']}", more["bare"]["unseen"], shipped["unseen"])
 
 
-def section(name: str, read: Mapping[str, Any]) -> Iterator[str]:
+def _asked(name: str, plain: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Clean questions held against the same targets as the suite's own."""
+    right, held = row["right"], row["withheld"]
+    near = "met" if plain["value"] - right["value"] <= MOST_LOST else "missed"
+    few = "met" if held["value"] <= MOST_WITHHELD else "missed"
+    return f"| {name} | {plain['n']} | {rate(plain)} | | {rate(right)}: {near} | {rate(held)}: {few} |"
+
+
+def section(name: str, read: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> Iterator[str]:
     """One policy's part."""
     about = read["about"]
     yield from (
@@ -119,7 +137,7 @@ def section(name: str, read: Mapping[str, Any]) -> Iterator[str]:
         *claims(read["cells"]),
         "What it costs where nobody attacks:",
         "",
-        *clean(read["clean"]),
+        *clean(read["clean"], more),
         "",
     )
 
@@ -172,9 +190,9 @@ def escalation(read: Mapping[str, Any]) -> Iterator[str]:
     clean = {row["schedule"]: row for row in read["clean"]}
     yield from ("## Adaptive noise, attacked by those who know its rule", "")
     yield from wrap(
-        f"Policy `{read['policy']}`. Schedules are named by their copies and their noise, as multiples of the "
-        f"policy's. Attackers: {', '.join(dict.fromkeys(row['attacker'] for row in read['rows']))}; named by their "
-        "aim, "
+        f"Policy `{read['policy']}` without its veto by refusals, which two levels cannot have; the last row has it. "
+        "Schedules are named by their copies and their noise, as multiples of the policy's. Attackers: "
+        f"{', '.join(dict.fromkeys(row['attacker'] for row in read['rows']))}; named by their aim, "
         f"{read['rows'][0]['reached']['n']} pictures each. Every figure is the worst attacker's, whose name stands "
         "beside it. Copies: the mean that was asked, the clean one included, on clean and (over all attacks) on "
         "attacked pictures.",
@@ -183,7 +201,7 @@ def escalation(read: Mapping[str, Any]) -> Iterator[str]:
     heads = " | ".join(groups)
     columns = "|---" * (3 + len(groups))
     yield from ("", f"| schedule | {heads} | copies clean / attacked | clean withheld |", f"{columns}|")
-    for name in read["schedules"]:
+    for name in clean:
         cells = " | ".join(_worst(worst[group, name]) for group in groups)
         asked = [row["asked"] for row in read["rows"] if row["schedule"] == name]
         copies = f"{clean[name]['asked']:.1f} / {sum(asked) / len(asked):.1f}"
@@ -241,21 +259,25 @@ def certified(read: Mapping[str, Any]) -> Iterator[str]:
     pgd, random, linf = read["pgd"], read["random"], read["median_linf_255"]
     yield from ("## Certificates", "")
     yield from wrap(
-        f"{_by(read)}. Of {read['items']} questions {read['certified']} were certified from {read['copies']} fresh "
-        f"copies, each statement at {read['confidence']:.1%}. The median radius is {read['median_radius']:.2f} in "
-        f"L2 on pixels in [0, 1]: {linf:.1f}/255 if every value of a 64x64 picture moves alike: small, "
-        f"and so is what more copies buy: {FRESH} unanimous ones at sigma {SIGMA} certify {unanimous:.2f}, or "
-        f"{unanimous / math.sqrt(3 * 64 * 64) * 255:.1f}/255. Inside the radii a gradient attack that knows the noise "
+        f"Policy `{read['policy']}`. Of {read['items']} questions {read['certified']} were certified from "
+        f"{read['copies']} fresh copies, each statement at {read['confidence']:.1%}. The median radius is "
+        f"{read['median_radius']:.2f} in L2 on pixels in [0, 1]: {linf:.1f}/255 if every value of a 64x64 picture "
+        f"moves alike: small, and so is what more copies buy: {FRESH} unanimous ones at sigma {SIGMA} certify "
+        f"{unanimous:.2f}, or {unanimous / math.sqrt(3 * 64 * 64) * 255:.1f}/255. Inside the radii a gradient attack that knows the noise "
         f"refuted {pgd['refuted']} of {read['certified']} statements at the same confidence ({pgd['below_half']} fell "
-        f"below a half without it), random directions {random['refuted']}.",
+        f"below a half without it), random directions {random['refuted']}. That alone shows little, for so small a "
+        f"change hardly moves the counts: of {read['copies']} copies {read['mean_count']:.1f} agree before it and "
+        f"{pgd['mean_count']:.1f} after. The same attack where nothing is promised, on the first questions:",
         WIDTH,
     )
+    yield from ("", "| times the radius | n | median L2 | copies that agree, mean | refuted | below a half |")
+    yield "|---|---|---|---|---|---|"
+    for times, far in read["beyond"].items():
+        yield (
+            f"| {times} | {far['n']} | {far['median_distance']:.2f} | {far['mean_count']:.1f} of {read['copies']} "
+            f"| {far['refuted']} | {far['below_half']} |"
+        )
     yield ""
-
-
-def _by(read: Mapping[str, Any]) -> str:
-    """Which policy certified; the first run did not say."""
-    return f"Policy `{read['policy']}`" if "policy" in read else "Measured before copies were moved"
 
 
 def _wilson(figure: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,7 +286,9 @@ def _wilson(figure: Mapping[str, Any]) -> dict[str, Any]:
 
 def page(text: str, runs: Mapping[str, Mapping[str, Any]]) -> str:
     """The page with its marked part made anew."""
-    made = [line for name in POLICIES for line in section(name, runs[name])]
+    made = [
+        line for name in POLICIES for line in section(name, runs[name], runs["tried"] if name == "builtin" else None)
+    ]
     made += late(runs["builtin"])
     makers = (tried, escalation, whisper_attack, certified)
     made += [line for name, maker in zip(STUDIES, makers, strict=True) for line in maker(runs[name])]

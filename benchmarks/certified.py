@@ -7,6 +7,9 @@ picture is moved by at most that radius: along the gradient that makes a wrong a
 noise (L2, expectation over 4 draws a step), and along a random direction. On each moved picture fresh copies are
 compared with the certified anchor. A statement is refuted where the share that agrees is below a half with the same
 confidence as the certificate had. Every line is written as it is measured; a killed run goes on where it stopped.
+
+A radius that holds says little if the attack is too weak to turn anything: so the first items are attacked at 4, 16 and
+64 times their radius too (``--beyond``), where nothing is promised.
 """
 
 from __future__ import annotations
@@ -39,6 +42,9 @@ from training.demo_pictures import Case, wrong_cases
 
 OUT = Path(__file__).parent / "results" / "certified.json"
 LINES = OUT.with_suffix(".jsonl")
+FARTHER = OUT.with_name("certified_beyond.jsonl")
+TIMES = (4, 16, 64)
+"""Multiples of the certified radius."""
 ANCHOR = 5
 
 
@@ -69,6 +75,11 @@ class Counter:
         held = agreeing(anchor, answers, self.policy.voting, embed=self.embed, refusal=self.refusal)
         return int(held.sum())
 
+    def held(self, case: Case, image: Image, anchor: Answer) -> dict[str, float | int]:
+        """How far a picture lies from the case's, and how many of its copies say what the anchor says."""
+        distance = float(np.linalg.norm(image.pixels - case.image.pixels))
+        return {"distance": distance, "agree": self.agree(with_image(case.prompt, image, which=0), anchor)}
+
 
 def proof_of(outcome: Outcome) -> Certificate:
     """The outcome's certificate."""
@@ -87,18 +98,31 @@ def line(guard: SmoothGuard, counter: Counter, number: int, case: Case, *, steps
     found |= {"radius": radius, "verdict_radius": proof.verdict.radius}
     if radius is None:
         return found
-    anchor = outcome.answers[proof.anchor]
-    settings = AttackSettings(eps=radius, norm="l2", steps=steps, check_every=steps + 1)
-    noise = Expectation(noise=guard.policy.smoothing.image, draws=4)
-    made = attack_image(load("builtin:shapes"), case.prompt, case.objective, settings, expectation=noise)
     rng = np.random.default_rng(number)
     direction = rng.standard_normal(clean.pixels.shape, dtype=np.float32)
     wild = Image(np.clip(clean.pixels + direction * np.float32(radius / np.linalg.norm(direction)), 0, 1))
-    for name, moved in (("pgd", made.image), ("random", wild)):
-        image = within(clean, moved, radius)
-        agree = counter.agree(with_image(case.prompt, image, which=0), anchor)
-        distance = float(np.linalg.norm(image.pixels - clean.pixels))
-        found[name] = {"distance": distance, "agree": agree}
+    for name, moved in (("pgd", pushed(guard.policy, case, radius, steps)), ("random", wild)):
+        found[name] = counter.held(case, within(clean, moved, radius), proof.anchor)
+    return found
+
+
+def pushed(policy: Policy, case: Case, radius: float, steps: int) -> Image:
+    """The picture moved along the gradient, under the guard's own noise, by at most the radius before rounding."""
+    settings = AttackSettings(eps=radius, norm="l2", steps=steps, check_every=steps + 1)
+    noise = Expectation(noise=policy.smoothing.image, draws=4)
+    return attack_image(load("builtin:shapes"), case.prompt, case.objective, settings, expectation=noise).image
+
+
+def farther(guard: SmoothGuard, counter: Counter, number: int, case: Case, *, steps: int) -> dict[str, object]:
+    """The same attack where nothing is promised any more."""
+    proof = proof_of(guard.certify(case.prompt, copies=counter.copies, anchor_copies=ANCHOR))
+    found: dict[str, object] = {"policy": guard.policy.id, "number": number, "radius": proof.answer.radius}
+    if proof.answer.radius is not None:
+        for times in TIMES:
+            far = times * proof.answer.radius
+            found[str(times)] = counter.held(
+                case, within(case.image, pushed(guard.policy, case, far, steps), far), proof.anchor
+            )
     return found
 
 
@@ -114,17 +138,31 @@ def summary(lines: list[dict[str, object]], copies: int) -> dict[str, object]:
         "median_radius": float(np.median(radii)) if radii else None,
         "median_linf_255": float(np.median(radii)) / np.sqrt(3 * 64 * 64) * 255 if radii else None,
     }
-    for name in ("pgd", "random"):
-        counts = [row[name]["agree"] for row in certified]  # type: ignore[index] # a mapping
-        refuted = sum(binomtest(n, copies, 0.5, alternative="less").pvalue < 1 - CONFIDENCE for n in counts)
-        distances = [row[name]["distance"] for row in certified]  # type: ignore[index] # a mapping
-        found[name] = {
-            "refuted": int(refuted),
-            "below_half": sum(n <= copies / 2 for n in counts),
-            "least_share": min(counts) / copies if counts else None,
-            "median_distance": float(np.median(distances)) if counts else None,
-        }
-    return found
+    found["mean_count"] = float(np.mean([row["count"] for row in certified])) if certified else None  # type: ignore[arg-type]
+    return found | {name: turned(certified, name, copies) for name in ("pgd", "random")}
+
+
+def turned(rows: list[dict[str, object]], name: str, copies: int) -> dict[str, object]:
+    """What became of the certified statements on one kind of moved pictures."""
+    counts = [row[name]["agree"] for row in rows]  # type: ignore[index] # a mapping
+    distances = [row[name]["distance"] for row in rows]  # type: ignore[index] # a mapping
+    refuted = sum(binomtest(n, copies, 0.5, alternative="less").pvalue < 1 - CONFIDENCE for n in counts)
+    return {
+        "n": len(rows),
+        "refuted": int(refuted),
+        "below_half": sum(n <= copies / 2 for n in counts),
+        "least_share": min(counts) / copies if counts else None,
+        "mean_count": float(np.mean(counts)) if counts else None,
+        "median_distance": float(np.median(distances)) if counts else None,
+    }
+
+
+def measured(path: Path, policy: Policy) -> list[dict[str, object]]:
+    """The lines of a run that was begun before."""
+    lines = [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
+    if any(row.get("policy") != policy.id for row in lines):
+        raise SystemExit(f"{path} is about another policy than {policy.id}: remove it to begin anew")
+    return lines
 
 
 def main() -> None:
@@ -133,21 +171,27 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=225)
     parser.add_argument("--copies", type=int, default=60, help="fresh copies of each count")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--beyond", type=int, default=40, help="items attacked outside of their radius too")
     options = parser.parse_args()
     policy = Policy.load("builtin")
     guard, embed = local_guard(policy), text.load_embedder(policy.voting.embedder)
     sampler = HFSampler(load("builtin:shapes"), max_new_tokens=policy.model.max_new_tokens)
     counter = Counter(policy, sampler, embed, text.scorers(embed)["refusal"], options.copies)
-    lines = [json.loads(row) for row in LINES.read_text().splitlines()] if LINES.exists() else []
-    if any(row.get("policy") != policy.id for row in lines):
-        raise SystemExit(f"{LINES} is about another policy than {policy.id}: remove it to begin anew")
+    lines, far = measured(LINES, policy), measured(FARTHER, policy)
     for number, case in enumerate(islice(wrong_cases(load("builtin:shapes")), options.count)):
         if number < len(lines):
             continue
         lines.append({"policy": policy.id, **line(guard, counter, number, case, steps=options.steps)})
         with LINES.open("a") as file:
             file.write(json.dumps(lines[-1]) + "\n")
-    report = {"policy": policy.id, **summary(lines, options.copies)}
+    for number, case in enumerate(islice(wrong_cases(load("builtin:shapes")), options.beyond)):
+        if number >= len(far):
+            far.append(farther(guard, counter, number, case, steps=options.steps))
+            with FARTHER.open("a") as file:
+                file.write(json.dumps(far[-1]) + "\n")
+    certified = [row for row in far if row["radius"] is not None]
+    beyond = {str(times): turned(certified, str(times), options.copies) for times in TIMES}
+    report = {"policy": policy.id, **summary(lines, options.copies), "beyond": beyond}
     OUT.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
 

@@ -47,13 +47,16 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "3 at 1.0, 10 at 1.5": {"adaptive": {"start_copies": 3, "max_scale": 1.5}},
     "5 at 1.0, 10 at 1.0": {"adaptive": {"start_copies": 5, "max_scale": 1.0}},
     "5 at 1.0, 10 at 1.5": {"adaptive": {"start_copies": 5, "max_scale": 1.5}},
+    "6 at 1.0, 10 at 1.2": {"adaptive": {"start_copies": 6, "max_scale": 1.2}},
+    "7 at 1.0, 10 at 1.0": {"adaptive": {"start_copies": 7, "max_scale": 1.0}},
+    "7 at 1.0, 10 at 1.2": {"adaptive": {"start_copies": 7, "max_scale": 1.2}},
     "7 at 1.0, 10 at 1.5": {"adaptive": {"start_copies": 7, "max_scale": 1.5}},
 }
 """By name, what `smoothing` has in place of the policy's own; noise as a multiple of the policy's sigma."""
+VETOED = "fixed, with the policy's veto"
 ATTACKERS: dict[str, tuple[float, ...]] = {
     "the vote": (1.0, 1.0, 1.0, 1.0),
     "the first copies at 1.0": (0.0, 1.0, 1.0, 1.0),
-    "the first copies at 0.5": (0.0, 0.5, 0.5, 0.5),
     "both levels": (0.0, 0.5, 1.0, 1.5),
 }
 """By what each is after: the noises that a step's draws share, multiples of the policy's sigma; 0: the clean copy."""
@@ -79,10 +82,12 @@ def attacked(policy: Policy, cell: Cell, attacker: str, *, work: Path, count: in
 
 
 def rows_of(policy: Policy, items: Sequence[Item], sampler: HFSampler, embed: Embedder) -> list[dict[str, Any]]:
-    """Every schedule on the same pictures."""
+    """Every schedule on the same pictures. A veto by refusals waits for all copies, so two levels go without it."""
     heard, key = Remembering(sampler), Key(b"the benchmark's own key, escalation")
-    done = {name: outcomes(policy, how, items, heard, key, embedder=embed) for name, how in SCHEDULES.items()}
-    return [{"schedule": name, **cell(items, done["fixed"], done[name], levels=True)} for name in SCHEDULES]
+    free = policy.model_copy(update={"voting": policy.voting.model_copy(update={"refusal_veto": None})})
+    done = {name: outcomes(free, how, items, heard, key, embedder=embed) for name, how in SCHEDULES.items()}
+    done[VETOED] = outcomes(policy, {}, items, heard, key, embedder=embed)
+    return [{"schedule": name, **cell(items, done["fixed"], some, levels=True)} for name, some in done.items()]
 
 
 def worst(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

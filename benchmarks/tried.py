@@ -137,6 +137,12 @@ def row(group: Group, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {"pictures": group.name, **rates(group, outcomes), "unseen": unseen}
 
 
+def bare(group: Group) -> dict[str, float | int | None]:
+    """How often the clean copy, which is the bare model, answers the clean questions rightly."""
+    right = sum(isinstance(case, Clean) and is_right(group.said[case.key][0], case.truth) for case in group.cases)
+    return _short(Figure.rate(right, len(group.cases)))
+
+
 def _short(figure: Figure) -> dict[str, float | int | None]:
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in asdict(figure).items()}
 
@@ -160,7 +166,8 @@ def main() -> None:
             rows.append({"change": name, **row(group, decided(change(policy), group, embed))})
             shown = {rate: rows[-1][rate]["value"] for rate in ("reached", "right", "withheld")}
             print(name, group.name, len(group.cases), shown, flush=True)
-    report = {"policy": policy.id, "seen": SEEN, "seen_clean": SEEN_CLEAN, "rows": rows}
+    report: dict[str, Any] = {"policy": policy.id, "seen": SEEN, "seen_clean": SEEN_CLEAN, "rows": rows}
+    report["bare"] = {"all": bare(found[0]), "unseen": bare(found[0].unseen)}
     asked.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -4,7 +4,7 @@
 
 Each clip gets a sentence to be heard as, and a perturbation so many dB below its speech (L2 PGD on the waveform, all
 its steps, no early stop), saved as 16-bit WAV. Adaptive attacks expect the guard's own noise. A killed run continues:
-every finished attack and every guarded answer is kept under --work.
+every finished attack and every guarded answer is kept under --work, which serves one way of attacking alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ os.environ.setdefault("SG_GUARDRAILS_KEY", "the benchmark's own key, public on p
 import torch  # the key must be set before a guard is built
 import transformers
 
-from sg_guardrails.attacks.attack import attack_audio
+from sg_guardrails.attacks.attack import at_models_rate, attack_audio
 from sg_guardrails.attacks.logmel import radius_below
 from sg_guardrails.attacks.objectives import Expectation, Objective, say
 from sg_guardrails.attacks.pgd import AttackSettings, AttackState
@@ -39,6 +39,8 @@ from sg_guardrails.models.hf import Handle, HFSampler, load
 
 OUT = Path(__file__).parent / "results" / "whisper_attack.json"
 NEW_TOKENS = 64
+CRAFTED = ("steps", "adaptive_steps", "draws", "share")
+"""What an attacked clip hangs on beside its name, its level and its attacker."""
 CLIPS = {
     "sense_and_sensibility_01_austen_64kb-0870.wav": (
         "and mister john dashwood had then leisure to consider how much there might be prudently in his power to do"
@@ -104,12 +106,34 @@ class Journal:
             file.write("\n" + json.dumps({key: value}))
 
 
+def one_way(asked: argparse.Namespace) -> Journal:
+    """The journal under --work, whose lines name no settings: it is kept for those that stand beside it.
+
+    Raises:
+        SystemExit: If the folder's work was made with other settings, or nobody knows with which.
+    """
+    settings = asked.work / "settings.json"
+    wanted = {name: getattr(asked, name) for name in CRAFTED}
+    wanted |= {name: str(getattr(asked, name).resolve()) for name in ("model", "clips")}
+    if not settings.exists():
+        if any(asked.work.iterdir()):
+            raise SystemExit(f"{asked.work}: holds work of settings that it does not tell; name an empty folder")
+        settings.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+    try:
+        held = json.loads(settings.read_text(encoding="utf-8"))
+    except ValueError:
+        raise SystemExit(f"{settings}: cannot be read; name an empty folder") from None
+    if held != wanted:
+        raise SystemExit(f"{asked.work}: was made with {held}, not {wanted}; name another folder")
+    return Journal(asked.work / "journal.jsonl")
+
+
 def craft(handle: Handle, one: Attacked, asked: argparse.Namespace, journal: Journal) -> Audio:
     """The attacked clip, from its file where it is finished, else made now."""
     path, state = asked.work / f"{one.key}.wav", asked.work / f"{one.key}.state"
     if one.key in journal:
         return Audio.open(path)
-    clean = Audio.open(asked.clips / one.clip)
+    clean = at_models_rate(handle, Audio.open(asked.clips / one.clip))  # the budget is that of the samples searched
     expectation = None
     steps = asked.steps
     if one.expected_snr is not None:
@@ -274,7 +298,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
-    journal = Journal(asked.work / "journal.jsonl")
+    journal = one_way(asked)
     handle = load(str(asked.model), device="cpu")
     if asked.craft:
         for cases in attacks(asked):

@@ -10,7 +10,7 @@ from math import inf
 from sg_guardrails.core.errors import DeadlineError, GuardError, ModelError, PolicyError, SamplingError
 from sg_guardrails.core.policy import Smoothing
 from sg_guardrails.core.stages import Stages
-from sg_guardrails.core.types import Answer, Copy, Prompt, Sampler, Vote
+from sg_guardrails.core.types import Answer, Certificate, Copy, Prompt, Sampler, Vote
 from sg_guardrails.core.waiting import NEVER, Deadline, refuse_unwanted
 
 MOST_TOGETHER = 256
@@ -43,6 +43,8 @@ class Poll:
     """The vote, where it is known already: over drafts, or from the cache."""
     finished: Answer | None = None
     """The representative's whole answer after a draft vote."""
+    certificate: Certificate | None = None
+    """What was proven beside the vote, on other copies."""
     error: GuardError | None = None
 
     @property
@@ -154,9 +156,21 @@ class Asking:
             raise SamplingError(f"asking the model failed: {type(error).__name__}") from error
         if self.deadline.until is not None:
             self.pace.note(self.deadline.clock() - began)
-        if len(answers) != len(copies):
-            raise SamplingError(f"the sampler gave {len(answers)} answers to {len(copies)} copies")
-        return answers
+        return _checked(answers, len(copies))
+
+
+def _checked(answers: object, count: int) -> list[Answer]:
+    """What a sampler returned, where it is so many answers. Raises SamplingError for anything else."""
+    if not isinstance(answers, list | tuple):
+        raise SamplingError(f"the sampler gave a {type(answers).__name__} in place of a list of answers")
+    if len(answers) != count:
+        raise SamplingError(f"the sampler gave {len(answers)} answers to {count} copies")
+    if strangers := [type(answer).__name__ for answer in answers if not isinstance(answer, Answer)]:
+        raise SamplingError(f"the sampler gave a {strangers[0]} in place of an Answer")
+    try:
+        return [Answer.parse(answer) for answer in answers]
+    except GuardError as error:
+        raise SamplingError(f"the sampler gave a broken answer: {error}") from error
 
 
 def _together(polls: Sequence[Poll]) -> Iterator[list[Poll]]:

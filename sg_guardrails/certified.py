@@ -1,74 +1,61 @@
-"""A certified check: some copies choose an anchor, fresh ones are counted against it alone."""
+"""A certificate beside a check: some copies choose an anchor, fresh ones are counted against it alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from sg_guardrails.asking import Asking, Poll
 from sg_guardrails.core import certify, noise
-from sg_guardrails.core.errors import GuardError, PolicyError
+from sg_guardrails.core.errors import GuardError, PolicyError, SamplingError
 from sg_guardrails.core.types import Answer, Certificate, Prompt, Sampler
 from sg_guardrails.core.vote import wording
 from sg_guardrails.panel import Panel
 
 
-def certified(
-    prompt: Prompt,
-    panel: Panel,
-    asking: Asking,
-    key: noise.Key,
-    *,
-    copies: int,
-    anchor: int,
-    confidence: float,
-    judge_error: float,
-) -> Poll:
-    """The anchor's copies with their vote, which carries the certificate.
+def certified(prompt: Prompt, panel: Panel, asking: Asking, key: noise.Key, sought: certify.Sought) -> Certificate:
+    """What can be certified of the picture.
 
     All copies are noisy, of one sigma, and asked whole: no clean copy, early stop, second level or draft, whatever the
     policy says of them, since any of these would let an answer decide which answers are counted.
 
     Args:
-        prompt: Pictures and text.
+        prompt: Pictures and text, which `core.certify.refuse_uncertifiable` has let pass.
         panel: Votes and judges, by its policy.
         asking: How the model is reached.
         key: Of the noise.
-        copies: Fresh copies to count.
-        anchor: Copies that choose the anchor.
-        confidence: Of each of the two statements.
-        judge_error: Share of answers that the rules may call safe wrongly.
+        sought: How many copies, and how surely.
 
     Raises:
-        PolicyError, GuardError: If no certificate would be valid; says what to change.
+        PolicyError: If the sampler's noise is not what a certificate is about.
+        GuardError: If the copies could not be asked or judged.
     """
-    policy = panel.policy
+    policy, anchor = panel.policy, sought.anchor
     one = policy.smoothing.image.model_copy(update={"second_sigma": None})
-    changes = {"copies": anchor + copies, "include_clean": False, "adaptive": None, "early": "off", "image": one}
+    changes = {"copies": anchor + sought.copies, "include_clean": False, "adaptive": None, "early": "off", "image": one}
     smoothing = policy.smoothing.model_copy(update=changes)
-    certify.refuse_uncertifiable(prompt, smoothing, policy.voting, copies=copies, anchor=anchor)
-    if not 0 <= judge_error < 1:
-        raise GuardError(f"judge_error is a share of answers in [0, 1), got {judge_error}")
-    values = _noisy_values(asking.sampler, prompt)
+    values = noisy_values(asking.sampler, prompt)
     poll = Poll(prompt, None, smoothing, noise.copies_of(prompt, smoothing, key))
     poll.due = len(poll.plan)
     asking.ask([poll])
     if poll.error is not None:
-        return poll
+        raise poll.error
     first, fresh = poll.answers[:anchor], poll.answers[anchor:]
-    elected = panel.elect(first)
+    try:
+        chosen = first[panel.elect(first).choice]
+        agreeing, safe = panel.agreeing(chosen, fresh), _safe(panel, prompt, fresh)
+    except GuardError:
+        raise
+    except Exception as error:
+        raise SamplingError(f"judging the copies failed: {type(error).__name__}") from error
     sigma = smoothing.image.sigma
-    agreeing, safe = panel.agreeing(first[elected.choice], fresh), _safe(panel, prompt, fresh)
-    bound = partial(certify.bound, sigma=sigma, values=values, confidence=confidence)
-    answer, verdict = bound("answer", agreeing, copies), bound("verdict", safe, copies, error=judge_error)
-    proof = Certificate(elected.choice, answer, verdict, sigma, values, confidence, judge_error)
-    poll.answers, poll.plan = first, poll.plan[:anchor]
-    poll.vote = replace(elected, certificate=proof)
-    return poll
+    bound = partial(certify.bound, copies=sought.copies, sigma=sigma, values=values, confidence=sought.confidence)
+    answer, verdict = bound("answer", agreeing), bound("verdict", safe, error=sought.judge_error)
+    return Certificate(chosen, answer, verdict, sigma, values, sought.confidence, sought.judge_error)
 
 
-def _noisy_values(sampler: Sampler, prompt: Prompt) -> int:
+def noisy_values(sampler: Sampler, prompt: Prompt) -> int:
+    """Pixel values that take noise. Raises PolicyError for a sampler that cannot tell, or whose noise is clipped."""
     count = getattr(sampler, "noisy_values", None)
     if count is None:
         raise PolicyError(

@@ -47,12 +47,13 @@ def conclude(
         broken = SamplingError(f"judging the answers failed: {type(error).__name__}")
         broken.__cause__ = error
         return refuse(broken, poll, panel, outcomes)
-    proven = elected is not None and elected.certificate is not None  # on other copies than `check` asks
-    if elected is not None and degraded is None and not proven and keep is not None:
+    if elected is not None and degraded is None and keep is not None:
         keep(panel.policy, Cast(poll.smoothing, tuple(poll.answers), elected, poll.finished))
     if outcome.verdict is not None and outcome.verdict.untold:
         untold = f"could not be told: {', '.join(outcome.verdict.untold)}"
         degraded = "; ".join(filter(None, (degraded, untold)))
+    if outcome.vote is not None:
+        outcome = replace(outcome, vote=replace(outcome.vote, certificate=poll.certificate))
     outcome = replace(outcome, degraded=degraded, timings=rounds.stages.timings)
     return outcomes.finished(panel.policy, poll.prompt, outcome)
 

@@ -11,8 +11,8 @@ from sg_guardrails.cache import Cache
 from sg_guardrails.certified import certified
 from sg_guardrails.conclusion import conclude, refuse
 from sg_guardrails.core import noise
-from sg_guardrails.core.certify import CONFIDENCE
-from sg_guardrails.core.errors import DeadlineError, GuardError, SamplingError
+from sg_guardrails.core.certify import CONFIDENCE, Sought, refuse_uncertifiable
+from sg_guardrails.core.errors import DeadlineError, GuardError, ModelError, PolicyError, SamplingError
 from sg_guardrails.core.inquiry import Judge, chat_judge
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.rewriting import rewrite_prompt
@@ -121,7 +121,10 @@ class SmoothGuard:
     ) -> Outcome:
         """`check` with a certificate in ``outcome.vote.certificate``: in which radius no picture turns the majority.
 
-        Asks ``anchor_copies + copies`` noisy copies. The outcome is that of the first; the others are counted.
+        The outcome is `check`'s own. The certificate comes from ``anchor_copies + copies`` noisy copies beside it
+        and is about all noise that could be drawn, on the model's input (after resizing): most of it leaves the
+        anchor's answer, and an answer that the rules find safe by itself, where they are. A check draws a few copies,
+        and votes, vetoes and compares as its policy says: near the radius its majority may be lost by chance.
 
         Args:
             prompt: Pictures and text; the policy's noise must be on pixels.
@@ -131,13 +134,22 @@ class SmoothGuard:
             judge_error: Share of answers that the policy's rules may call safe wrongly; taken off the bound.
 
         Raises:
-            PolicyError, GuardError: If no certificate would be valid for this policy, model or prompt; says why.
+            PolicyError, GuardError: If no certificate would be valid for this policy, model or prompt; says why. What
+                fails later becomes an outcome by ``on_error``.
         """
+        sought = Sought(copies, anchor_copies, confidence, judge_error)
+        refuse_uncertifiable(prompt, self.policy, sought)
         rounds = self._rounds(timed=False)
-        sizes = {"copies": copies, "anchor": anchor_copies}
-        poll = certified(
-            prompt, rounds.panel, rounds.asking, self._key, **sizes, confidence=confidence, judge_error=judge_error
-        )
+        poll = self._poll(rounds, prompt, None)
+        rounds.run([poll])
+        if poll.error is None:
+            try:
+                poll.certificate = certified(prompt, rounds.panel, rounds.asking, self._key, sought)
+            except (PolicyError, ModelError):
+                raise
+            except GuardError as error:
+                return refuse(error, poll, rounds.panel, self._outcomes)
+            poll.asked += copies + anchor_copies
         return conclude(poll, rounds, self._outcomes)
 
     # The guard verifies another model's answer ------------------------------------------------------------------
@@ -183,6 +195,11 @@ class SmoothGuard:
         rounds = self._rounds(asks=False)
         return list(rounds.next_copies(prompt, [Answer.parse(answer) for answer in answered], reviewed))
 
+    def patience(self) -> Deadline:
+        """How long a caller who asks `copies` by itself waits for them, from now: the rest is kept for `decide`."""
+        limit = self.policy.limits.deadline_seconds
+        return Deadline(None if limit is None else self._clock() + _ASKING * limit, self._clock)
+
     def decide(
         self,
         prompt: Prompt,
@@ -191,6 +208,7 @@ class SmoothGuard:
         clean: int | None = None,
         candidate: Answer | str | None = None,
         late: bool = False,
+        took: float = 0.0,
     ) -> Outcome:
         """Elect and judge answers already collected: `check` is sample and decide.
 
@@ -203,6 +221,7 @@ class SmoothGuard:
             clean: Index of the answer to the unperturbed prompt, where there is one.
             candidate: The answer under review, where someone else produced it.
             late: Whether the answers that lack came too late: then ``on_timeout`` decides.
+            took: Seconds that asking took: the policy's deadline counts them.
         """
         parsed = [Answer.parse(answer) for answer in answers]
         reviewed = None if candidate is None else Answer.parse(candidate)
@@ -212,7 +231,7 @@ class SmoothGuard:
             raise GuardError(f"clean is an index among the {len(parsed)} answers, got {clean}")
         if (error := self.policy.limits.unfit(prompt.media)) is not None:
             return self.refuse(error, prompt=prompt, candidate=reviewed)
-        rounds = self._rounds(asks=False)
+        rounds = self._rounds(asks=False, took=took)
         plan = self.copies(prompt) if prompt.media or reviewed is None else []
         poll = Poll(prompt, reviewed, rounds.panel.policy.smoothing, plan, parsed, clean, asked=len(parsed))
         if rounds.lacks(poll):
@@ -260,10 +279,10 @@ class SmoothGuard:
                 outcomes.append(conclude(poll, rounds, self._outcomes, keep=partial(self._keep, poll.prompt)))
         return outcomes
 
-    def _rounds(self, *, timed: bool = True, asks: bool = True) -> Rounds:
+    def _rounds(self, *, timed: bool = True, asks: bool = True, took: float = 0.0) -> Rounds:
         """The parts for one call that begins now, or has waited for its thread; unless `timed` it has no deadline."""
         policy, limit, stages = self.policy, self.policy.limits.deadline_seconds, Stages(self._clock)
-        began = self._clock() - queued()
+        began = self._clock() - queued() - took
 
         def until(share: float) -> Deadline:
             return Deadline(began + share * limit if timed and limit is not None else None, self._clock)

@@ -100,10 +100,11 @@ class Panel:
         """
         texts: set[str] = set()
         for prompt, answers in cases:
-            said = sorted({vote.wording(answer)[0] for answer in answers})
-            texts.update(_pieces(self._of_asked, [readable(text) for text in prompt.asked]))
-            texts.update(_pieces(self._of_said if len(said) == 1 else self._of_torn, said))
-            texts.update(said if len(said) > 1 else ())
+            with suppress(Exception):
+                said = sorted({vote.wording(answer)[0] for answer in answers})
+                texts.update(_pieces(self._of_asked, [readable(text) for text in prompt.asked]))
+                texts.update(_pieces(self._of_said if len(said) == 1 else self._of_torn, said))
+                texts.update(said if len(said) > 1 else ())
         if texts:
             with suppress(Exception):
                 self._embedder(sorted(texts))

@@ -14,6 +14,7 @@ from sg_guardrails.core.certify import CONFIDENCE
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.types import Answer, Copy, Outcome, Prompt
+from sg_guardrails.core.waiting import Deadline
 from sg_guardrails.guard import SmoothGuard
 from sg_guardrails.local import local_guard
 from sg_guardrails.record import PolicyChange, policy_changed
@@ -200,9 +201,14 @@ class ReloadingGuard(SmoothGuard):
         clean: int | None = None,
         candidate: Answer | str | None = None,
         late: bool = False,
+        took: float = 0.0,
     ) -> Outcome:
         """`SmoothGuard.decide` under the policy in force; see `current`."""
-        return self.current.decide(prompt, answers, clean=clean, candidate=candidate, late=late)
+        return self.current.decide(prompt, answers, clean=clean, candidate=candidate, late=late, took=took)
+
+    def patience(self) -> Deadline:
+        """`SmoothGuard.patience` under the policy in force; see `current`."""
+        return self.current.patience()
 
     def skip(self, answer: Answer | str, *, reason: str) -> Outcome:
         """`SmoothGuard.skip` under the policy in force."""

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sg_guardrails import Answer, Copy, DeadlineError, ModelError, Prompt, SamplingError
+from sg_guardrails import Answer, Copy, DeadlineError, ModelError, Prompt, SamplingError, ToolCall
 from sg_guardrails.asking import Asking, Pace, Poll
 from sg_guardrails.core import waiting
 from sg_guardrails.core.policy import ImageNoise, Smoothing
@@ -115,6 +115,35 @@ def test_a_call_in_time_keeps_its_context_and_its_errors():
         assert type(failed.error) is told
     with pytest.raises(ModelError):
         Asking(FakeSampler([ModelError("no such model")]), deadline=Deadline(30.0, lambda: 0.0)).ask([poll()])
+
+
+BAD = {
+    "strings": lambda copies: ["red"] * len(copies),
+    "None": lambda copies: None,
+    "a number": lambda copies: 7,
+    "one string": lambda copies: "r" * len(copies),
+    "a generator": lambda copies: (Answer("red") for _ in copies),
+    "no text": lambda copies: [Answer(None)] * len(copies),
+    "bytes": lambda copies: [Answer(b"red")] * len(copies),
+    "calls that are none": lambda copies: [Answer("red", ("f",))] * len(copies),
+    "calls that are no tuple": lambda copies: [Answer("red", None)] * len(copies),
+    "a call without a name": lambda copies: [Answer("", (ToolCall(None),))] * len(copies),
+    "a call without arguments": lambda copies: [Answer("", (ToolCall("f", None),))] * len(copies),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_list_of_answers_is_its_polls_error_alone(name):
+    wrong = Prompt.ask("wrong")
+
+    def sampler(copies, smoothing):
+        return BAD[name](copies) if any(copy.prompt == wrong for copy in copies) else [Answer("red")] * len(copies)
+
+    right, bad = poll(2), Poll(wrong, None, Smoothing(image=ImageNoise(sigma=0.1)), plan=[Copy(wrong, 1)], due=1)
+    Asking(sampler).ask([bad, right])
+    assert (right.answers, right.error) == ([Answer("red")] * 2, None)
+    assert (bad.answers, type(bad.error)) == ([], SamplingError)
+    assert "red" not in str(bad.error)
 
 
 def test_a_deadline_fails_all_that_were_asked_together_at_once():

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from PIL import Image as pillow
 
 from sg_guardrails import edge
 from sg_guardrails.core.errors import GuardError, MediaError, UnsafeOutputError
@@ -154,9 +159,92 @@ def test_a_models_own_words_are_texts_and_media_beside_them_are_not():
         assert edge.hidden({key: value})
 
 
+def packed(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def smallest(kind: str) -> bytes:
+    """The smallest picture of a format: one colour, hardly more than a header."""
+    buffer = io.BytesIO()
+    pillow.new("1" if kind == "GIF" else "RGB", (1, 1)).save(buffer, kind, lossless=True)
+    return buffer.getvalue()
+
+
+ENCODED = {
+    "PNG": packed(png(0.5)),
+    "WAV": packed(fake_audio().to_wav()),
+    **{kind: packed(smallest(kind)) for kind in ("GIF", "WEBP", "JPEG", "PNG", "TIFF")},
+    "GIF without a trailer": "R0lGODlhAQABAAAAACwAAAAAAQABAAACAkQBAA",
+    "FLAC": packed(b"fLaC\0\0\0\x22" + bytes(range(40))),
+    "OGG": packed(b"OggS" + bytes(range(40))),
+    "MP3": packed(b"ID3\x04" + bytes(range(40))),
+    "MP4": packed(b"\0\0\0\x20ftypisom" + bytes(range(40))),
+    "WebM": packed(b"\x1aE\xdf\xa3" + bytes(range(40))),
+    "PDF": packed(b"%PDF-1.7\n" + bytes(range(40))),
+    "url-safe": packed(smallest("JPEG")).replace("+", "-").replace("/", "_"),
+    "without padding": packed(smallest("GIF")).rstrip("="),
+    "in lines": "\r\n ".join(packed(png(0.5))[at : at + 7] for at in range(0, 70, 7)) + packed(png(0.5))[70:],
+    "after blanks": "\n" * 1000 + packed(png(0.5)),
+    "cut off": packed(png(0.5))[:40],
+    "with something after it": packed(png(0.5))[:60] + "... (and more)",
+}
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_base64_of_a_medium_is_one_under_whatever_key(name):
+    assert edge.hidden({"source": {"type": "base64", "data": ENCODED[name]}}) == "data"
+    assert edge.hidden({"attachments": [{"content": ENCODED[name]}]}) == "content"
+    assert edge.hidden([ENCODED[name]], own=True) == "data"
+
+
+PLAIN = [
+    "/9j/",
+    "/9j/ is how a JPEG in base64 begins",
+    "/9j/a.jpg",
+    "iVBORw0KGgo",
+    "iVBORw0KGgo= is a PNG's first line",
+    "ID3 tags say who sings, and in which year the song came out.",
+    "RIFF is the container of WAV and of WebP, by Microsoft and IBM.",
+    "GIF89a was published in 1989; OggS and fLaC came later than that.",
+    "SUQz is short",
+    "https://example.test/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAgG",
+    "smoothguard-prompt-cache-key-0123456789abcdef0123456789abcdef",
+    "018f3c4e-7d1a-7cc0-9d2b-4f6f5b0a9e31",
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxIn0.c2ln",
+    '{"path": "a.png", "note": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"}',
+]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_a_text_is_no_medium_for_how_it_begins(text):
+    assert edge.hidden({"note": text, "id": text, "url": [text]}) == ""
+
+
+def test_ids_hashes_and_signatures_of_thoughts_are_no_media():
+    draw = random.Random(7)
+    for size in (16, 24, 32, 64, 300, 3000) * 50:
+        drawn = draw.randbytes(size)
+        told = {
+            "thought_signature": packed(drawn),
+            "signature": base64.urlsafe_b64encode(drawn).decode(),
+            "encrypted_content": "gAAAA" + packed(drawn),
+            "prompt_cache_key": hashlib.sha256(drawn).hexdigest(),
+            "id": f"msg_{drawn.hex()}",
+        }
+        assert edge.hidden(told) == ""
+
+
+def test_a_block_that_says_it_is_a_medium_and_where_is_one():
+    for place in ({"url": "https://e.test/a"}, {"file_id": "f1"}, {"uri": "x"}, {"source": {"type": "url"}}):
+        assert edge.hidden({"outputs": [{"type": "Image", **place}]}) == "outputs"
+        assert edge.hidden({"outputs": [{"type": "citation", **place}]}) == ""
+    for place in ({"source": "camera", "url": None}, {"source": {"page": 3}}, {}):
+        assert edge.hidden({"shown": {"type": "image", **place}}) == ""
+
+
 def test_a_text_is_text_by_its_bytes_not_by_its_label():
     assert edge.plain_text("höflich".encode()) == "höflich"
-    for data in (png(0.5), fake_audio().to_wav(), b"GIF89a", b"text\0"):
+    for data in (png(0.5), fake_audio().to_wav(), b"GIF89a", b"text\0", b"%PDF-1.7"):
         with pytest.raises(MediaError, match="labelled text"):
             edge.plain_text(data)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg_guardrails import Key, Policy, PolicyError, Prompt, SmoothGuard, chat_judge
-from sg_guardrails.core.types import Answer
+from sg_guardrails.core.types import Answer, ToolCall
 from sg_guardrails.testing import FakeSampler, fake_embedder, fake_image, fake_scorers, fake_sentiment
 
 PROMPT = Prompt.ask("What is this?", fake_image())
@@ -30,7 +30,7 @@ def guard(script, *rules, **parts):
         policy,
         sampler=sampler,
         embedder=parts.pop("embedder", fake_embedder),
-        sentiment=fake_sentiment,
+        sentiment=parts.pop("sentiment", fake_sentiment),
         scorers=scorers,
         key=Key(b"the tests' own key"),
         emit=lambda *_, **__: None,
@@ -185,6 +185,7 @@ def broken(kind):
         if kind == "raises":
             raise RuntimeError("device lost")
         wrong = {"nan": [float("nan")] * len(items), "short": [0.0] * (len(items) + 1), "flat": 0.0, "none": None}
+        wrong |= {"over": [1.5] * len(items), "under": [-7.0] * len(items)}  # logits, say
         return wrong[kind]
 
     return ask
@@ -205,14 +206,14 @@ CONDITIONS = st.sampled_from(
 @given(
     CONDITIONS,
     st.booleans(),
-    st.sampled_from(["raises", "nan", "short", "flat", "none"]),
+    st.sampled_from(["raises", "nan", "short", "flat", "none", "over", "under"]),
     st.sampled_from(["allow", "flag", "rewrite", "block", "raise"]),
     st.sampled_from(["enforce", "observe"]),
 )
 @settings(max_examples=60, deadline=None)
 def test_no_error_of_a_part_is_ever_a_pass(condition, denied, kind, action, mode):
     part = broken(kind)
-    if condition.get("of") == "picture" and kind in ("nan", "short"):
+    if condition.get("of") == "picture" and kind in ("nan", "short", "over", "under"):
         kind, part = "raises", broken("raises")  # a reader gives texts, not numbers
     rule = {"when": {"not": condition} if denied else condition, "action": action, "mode": mode}
     guarded = guard(
@@ -229,3 +230,56 @@ def test_no_error_of_a_part_is_ever_a_pass(condition, denied, kind, action, mode
         assert guarded.policy.rules[0].id in outcome.degraded
         return
     assert (outcome.status, outcome.answer, outcome.text) == ("error", None, guarded.policy.texts.error)
+
+
+@pytest.mark.parametrize("kind", ["over", "under"])
+def test_a_refusal_scorer_or_a_tone_beyond_its_range_elects_nobody(kind):
+    said = ["a red ball", "two blue cars", "a red ball", "a red ball", "a red ball"]
+    for part in ({"scorers": {"refusal": broken(kind)}}, {"sentiment": broken(kind)}):
+        answers = iter(said)
+        outcome = guard(lambda copies, _, given=answers: [Answer(next(given)) for _ in copies], **part).check(PROMPT)
+        assert (outcome.status, outcome.answer) == ("error", None)
+
+
+@pytest.mark.parametrize("above", [0.9, 0.5])
+def test_a_scorer_one_rounding_beyond_its_range_is_believed(above):
+    sure = np.nextafter(np.float32(1), np.float32(2))
+    for score, status in ((sure, "blocked"), (np.float32(-1e-7), "passed")):
+        scorers = {"mine": lambda texts, score=score: np.full(len(texts), score)}
+        assert (
+            guard("red", {"when": {"scorer": "mine", "above": above}}, scorers=scorers).check(PROMPT).status == status
+        )
+
+
+def test_likeness_to_an_example_may_be_negative():
+    def embed(texts):
+        return np.array([[1.0 if "secret" in text else -1.0] for text in texts], dtype=np.float32)
+
+    near = {"when": {"near": ["Type your secret code."], "above": 0.9}}
+    assert guard("A quiet street.", near, embedder=embed).check(PROMPT).status == "passed"
+
+
+class Unreadable(Head):
+    """A head that fails before it embeds anything."""
+
+    def reads(self, texts):
+        raise RuntimeError("no vocabulary")
+
+
+def test_what_fails_while_reading_ahead_fails_its_own_request():
+    prompts = [Prompt.ask(f"{number}?", fake_image()) for number in range(2)]
+    mixed = ToolCall("f", {1: "a", "b": 2})  # keys that cannot be sorted, and so calls that cannot be compared
+
+    def script(copies, _):
+        return [Answer("", (mixed,)) if copy.prompt == prompts[0] else Answer("a red ball") for copy in copies]
+
+    outcomes = guard(script).check_many(prompts)
+    assert [outcome.status for outcome in outcomes] == ["error", "passed"]
+    embed = Counted()
+    rule = {"when": {"scorer": "unsafe_request", "of": "user"}}
+    head = {"unsafe_request": Unreadable(embed)}
+    assert guard("a red ball", rule, embedder=embed, scorers=head).check(PROMPT).status == "error"
+
+
+def test_a_sampler_that_returns_no_answers_is_an_error():
+    assert guard(lambda copies, _: ["red"] * len(copies)).check(PROMPT).status == "error"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sg_guardrails.attacks.logmel import clip_of, wave_of
-from sg_guardrails.attacks.loss import loss_of
+from sg_guardrails.attacks.loss import loss_of, pairs_of
 from sg_guardrails.attacks.objectives import Expectation, Objective
 from sg_guardrails.attacks.pgd import (
     PIXEL_BOUNDS,
@@ -34,7 +34,7 @@ from sg_guardrails.models.hf import HFSampler
 from sg_guardrails.models.loading import Handle
 
 JUDGING = 4
-"""Fresh batches of draws on which an adaptive attack's last iterate is compared with its luckiest."""
+"""Fresh batches of draws on which the last iterate is compared with the luckiest, where a step's loss hangs on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,8 @@ def _searched(
         state=state,
         bounds=search.bounds,
     )
-    best = end.best if expectation is None else _better(loss, end, settings)
+    drawn = expectation is not None or len(pairs_of(objective, len(prompts))) > objective.batch
+    best = _better(loss, end, settings) if drawn and not end.success else end.best
     before = answers(best, rounding=False)
     medium = search.saved(best)
     saved = _ask(handle, [with_medium(each, medium, which=which) for each in prompts], max_new_tokens)
@@ -282,7 +283,10 @@ def _searched(
 
 
 def _better(loss: Loss, end: AttackState, settings: AttackSettings) -> Tensor:
-    """The iterate of the lowest loss or the last one: a lowest loss may be luck of the draw, so fresh draws decide."""
+    """The iterate of the lowest loss or the last one: a lowest loss may be luck of the draw, so fresh draws decide.
+
+    Draws are of the guard's noise, and of the pairs of prompt and target where there are too many for one step.
+    """
     fresh = range(settings.steps * settings.restarts, settings.steps * settings.restarts + JUDGING)
     with torch.no_grad():
         return min((end.picture, end.best), key=lambda tried: sum(float(loss(tried, step)) for step in fresh))

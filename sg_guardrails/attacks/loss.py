@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,13 @@ from sg_guardrails.attacks.objectives import Expectation, Objective
 from sg_guardrails.attacks.pgd import Loss
 from sg_guardrails.attacks.slots import WRITTEN, Row, Slot
 from sg_guardrails.core.errors import ModelError
-from sg_guardrails.models import speech
+from sg_guardrails.core.types import Message, Prompt
+from sg_guardrails.models import chat, speech
 from sg_guardrails.models.layouts import Draw
 from sg_guardrails.models.loading import Handle
 
+ANSWER = "Ready7391"
+"""An answer that no chat template holds of itself, to find its place by."""
 NOT_TEXT = ("feature_attention_mask",)
 """Whole-number tensors that may have the text's shape by chance."""
 
@@ -47,8 +51,7 @@ def loss_of(
     if objective.paired and len(objective.targets) != len(slots):
         raise ModelError(f"{len(objective.targets)} paired targets stand against {len(slots)} prompts")
     targets = [target_tokens(handle, text, ends=objective.ends) for text in objective.targets]
-    count = len(slots)
-    pairs = [(i, j) for i in range(count) for j in range(len(targets)) if not objective.paired or i == j]
+    pairs = pairs_of(objective, len(slots))
     draws = 1 if expectation is None else expectation.draws
     kept = 1 if expectation is None else math.ceil(expectation.share * draws)
     sign = -1.0 if objective.away else 1.0
@@ -69,6 +72,12 @@ def loss_of(
     return loss
 
 
+def pairs_of(objective: Objective, prompts: int) -> list[tuple[int, int]]:
+    """The numbers of prompt and target that belong together, over so many prompts."""
+    wanted = range(len(objective.targets))
+    return [(i, j) for i in range(prompts) for j in wanted if not objective.paired or i == j]
+
+
 def draws_of(handle: Handle, seed: int, step: int) -> Draw:
     """Standard normal numbers on the model's device that depend on `seed` and the step's number alone."""
     generator = torch.Generator(handle.device).manual_seed(seed * 1_000_003 + step)
@@ -85,11 +94,34 @@ def target_tokens(handle: Handle, text: str, *, ends: bool) -> Tensor:
     # Whisper writes a space before the first word, as its tokenizer's words in mid-sentence have it.
     spaced = f" {text.strip()}" if handle.transcribes else text
     ids = list(tokenizer(spaced, add_special_tokens=False)["input_ids"])
-    if ends and tokenizer.eos_token_id is not None:
-        ids.append(tokenizer.eos_token_id)
+    if ends and (end := end_token(handle)) is not None:
+        ids.append(end)
     if not ids:
         raise ModelError("a target text has at least one token")
     return torch.tensor(ids, device=handle.device)
+
+
+def end_token(handle: Handle) -> int | None:
+    """The token that ends the model's turn: of those that end generation, the one that its chat template writes there.
+
+    A tokenizer's own end token may be another: Gemma 3's is ``<eos>``, its turns close with ``<end_of_turn>``. Where
+    the template writes none it is the first that ends generation, and the tokenizer's where nothing is said of these.
+    """
+    tokenizer, told = handle.processor.tokenizer, handle.model.generation_config.eos_token_id
+    ends = [told] if isinstance(told, int) else list(told or ())
+    behind = tokenizer(_behind_an_answer(handle.processor), add_special_tokens=False)["input_ids"]
+    found: int | None = next((token for token in [*behind, *ends] if token in ends), tokenizer.eos_token_id)
+    return found
+
+
+def _behind_an_answer(processor: Any) -> str:
+    """What the chat template writes behind an assistant's text; nothing for a model without one."""
+    talk = Prompt((Message("user", ("Ready?",)), Message("assistant", (ANSWER,))))
+    try:
+        _, found, behind = chat.render(processor, talk).rpartition(ANSWER)
+    except ModelError:
+        return ""
+    return behind if found else ""
 
 
 def unlikeliness(handle: Handle, rows: Sequence[Row], targets: Sequence[Tensor]) -> Tensor:

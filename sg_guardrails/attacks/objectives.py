@@ -48,12 +48,18 @@ class Objective:
 
 
 def say(text: str) -> Objective:
-    """The model must say this (spacing and case do not count; more may follow or come before)."""
+    """The model must say this (spacing and case do not count; more may follow or come before).
+
+    Raises:
+        ValueError: If it holds no word.
+    """
+    _worded(text)
     return Objective(name="text", targets=(text,), reached=lambda answer: _plain(text) in _plain(answer))
 
 
 def hijack(text: str) -> Objective:
-    """The model must hand on this injected instruction in place of an answer."""
+    """The model must hand on this injected instruction in place of an answer. Raises ValueError if it holds no word."""
+    _worded(text)
     return Objective(name="hijack", targets=(text,), reached=lambda answer: _plain(text) in _plain(answer))
 
 
@@ -68,7 +74,11 @@ def jailbreak(
         paired: Whether target i answers prompt i.
         ends: Whether an answer must stop after its target.
         batch: Most pairs in one step (8 in the paper's code).
+
+    Raises:
+        ValueError: If a target holds no word.
     """
+    _worded(*targets)
     openings = tuple(" ".join(_plain(target).split()[:3]) for target in targets)
     judge = reached or (lambda answer: _plain(answer).startswith(openings))
     return Objective(name="jailbreak", targets=tuple(targets), reached=judge, ends=ends, paired=paired, batch=batch)
@@ -81,7 +91,11 @@ def wrong_answer(right: str, *, is_right: Reached, wrong: str | None = None) -> 
         right: The answer to the clean picture, as the model words it.
         is_right: Judge of an answer's correctness, whatever the wording.
         wrong: A wrong answer to steer to; None takes any.
+
+    Raises:
+        ValueError: If `wrong` holds no word.
     """
+    _worded(*([] if wrong is None else [wrong]))
     return Objective(
         name="wrong",
         targets=(right if wrong is None else wrong,),
@@ -127,6 +141,13 @@ class Expectation:
         """``(draws,)`` the noise of each copy in a step."""
         noises = self.noise if isinstance(self.noise, tuple) else (self.noise,)
         return tuple(noises[number % len(noises)] for number in range(self.draws))
+
+
+def _worded(*texts: str) -> None:
+    """Refuse texts that any answer would be found to hold."""
+    for text in texts:
+        if not any(map(str.isalnum, text)):
+            raise ValueError(f"{text!r} holds no word, so that any answer would do: name what must be said")
 
 
 def _likeness(one: str, other: str) -> float:

@@ -17,6 +17,8 @@ Norm = Literal["linf", "l2", "unconstrained", "patch"]
 Loss = Callable[[Tensor, int], Tensor]
 """The scalar to lower, given the medium and the step's number (so that fresh noise can be drawn for each step)."""
 Bounds = tuple[float, float]
+MOST = 1e6
+"""Longest step and radius: no picture or clip is so far from another, and float32 holds it."""
 PIXEL_BOUNDS: Bounds = (0.0, 1.0)
 SAMPLE_BOUNDS: Bounds = (-1.0, 1.0)
 
@@ -60,8 +62,9 @@ class AttackSettings:
     """Of the random starts."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.eps) and self.eps >= 0):
-            raise ValueError(f"eps is a finite length of at least 0, got {self.eps}")
+        for name, length in (("eps", self.eps), ("the first step", self.first_step)):
+            if not 0 <= length <= MOST:
+                raise ValueError(f"{name} is a length in [0, {MOST:g}], got {length}")
         if min(self.steps, self.restarts, self.check_every) < 1:
             raise ValueError("steps, restarts and check_every are at least 1")
         if not 0 <= self.momentum < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -36,8 +36,10 @@ class QuerySettings:
     """Of the stripes and squares."""
 
     def __post_init__(self) -> None:
-        if self.levels < 1 or self.queries < 1 or not 0 < self.area <= 1:
-            raise ValueError("eps is at least 1/255, queries at least 1, area in (0, 1]")
+        if not (0 < self.eps <= 1 and self.levels >= 1 and self.queries >= 1 and 0 < self.area <= 1):
+            raise ValueError("eps lies in [1/255, 1], queries is at least 1, area in (0, 1]")
+        if self.seed < 0:
+            raise ValueError("the seed is at least 0")
 
     @property
     def levels(self) -> int:
@@ -57,6 +59,23 @@ class QueryState:
     """Of that answer from the objective; 0 where it is reached."""
     queries: int = 0
     """Questions asked so far."""
+    clean: str = field(default="", repr=False)
+    """The first answer, to the clean picture. Untrusted text."""
+
+    @classmethod
+    def first(cls, prompt: Prompt, ask: Ask, *, which: int = 0) -> QueryState:
+        """Ask the first question, about the clean picture: what is wanted may hang on its answer.
+
+        Raises:
+            ModelError: If the prompt has no such picture.
+        """
+        begin = cls(_clean(prompt, which))
+        answer = ask(with_medium(prompt, begin.image, which=which))
+        return replace(begin, answer=answer, queries=1, clean=answer)
+
+    def scored(self, objective: Objective) -> QueryState:
+        """The same, with its answer's distance from the objective."""
+        return replace(self, distance=objective.distance(self.answer))
 
     @property
     def success(self) -> bool:
@@ -73,9 +92,8 @@ class QueryState:
         target = Path(path)
         part = target.with_name(f"{target.name}.part")
         with part.open("wb") as file:
-            np.savez(
-                file, picture=self.picture, answer=self.answer, distance=self.distance, queries=self.queries, run=run
-            )
+            held = {item.name: getattr(self, item.name) for item in fields(self)}
+            np.savez(file, run=run, **held)
         part.replace(target)
 
     @classmethod
@@ -88,7 +106,8 @@ class QueryState:
         try:
             with np.load(path, allow_pickle=False) as held:
                 belongs, picture = str(held["run"]), held["picture"].astype(np.uint8)
-                state = cls(picture, str(held["answer"]), float(held["distance"]), int(held["queries"]))
+                answers = {name: str(held[name]) for name in ("answer", "clean")}
+                state = cls(picture, distance=float(held["distance"]), queries=int(held["queries"]), **answers)
         except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise GuardError(f"{path} is no state of a query attack: delete it, or name another file") from error
         if belongs != run:
@@ -120,7 +139,7 @@ def attack_by_queries(
         which: The attacked picture's number among the prompt's media.
         progress: Called with the state after each question; what it raises stops the attack, and the last state it saw
             can be passed on as `state`.
-        state: Where to go on from.
+        state: Where to go on from; `QueryState.first` is where its first question is asked already.
 
     Returns:
         The last state: the best picture, its answer, the questions asked.
@@ -128,10 +147,7 @@ def attack_by_queries(
     Raises:
         ModelError: If the prompt has no such picture, or the state is of one of another size.
     """
-    start = prompt.media[which] if which < len(prompt.media) else None
-    if not isinstance(start, Image):
-        raise ModelError(f"there is no picture number {which} to attack in the prompt")
-    clean = np.rint(start.pixels * 255).astype(np.uint8)
+    clean = _clean(prompt, which)
     now = QueryState(clean) if state is None else state
     if now.picture.shape != clean.shape:
         raise ModelError("the state is of a picture of another size: name another file, or start anew")
@@ -142,10 +158,20 @@ def attack_by_queries(
         distance = objective.distance(answer)
         number = now.queries + 1
         kept = distance <= now.distance
-        now = QueryState(trial, answer, distance, number) if kept else replace(now, queries=number)
+        first = now.clean if now.queries else answer
+        now = QueryState(trial, answer, distance, number, first) if kept else replace(now, queries=number)
         if progress is not None:
             progress(now)
     return now
+
+
+def _clean(prompt: Prompt, which: int) -> NDArray[np.uint8]:
+    """``(H, W, 3)`` the picture that is to be attacked, as an 8-bit file holds it."""
+    start = prompt.media[which] if which < len(prompt.media) else None
+    if not isinstance(start, Image):
+        raise ModelError(f"there is no picture number {which} to attack in the prompt")
+    levels: NDArray[np.uint8] = np.rint(start.pixels * 255).astype(np.uint8)
+    return levels
 
 
 def _trial(clean: NDArray[np.uint8], now: QueryState, settings: QuerySettings) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from sg_guardrails.core import vote as voting
 from sg_guardrails.core.errors import GuardError, MediaError, SamplingError, UnsafeOutputError
 from sg_guardrails.core.media import Audio, Image
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.types import Answer, Bound, Outcome, Prompt, Vote, printable
+from sg_guardrails.core.types import Answer, Bound, Certificate, Outcome, Prompt, Vote, printable
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Guardrail for agents that see images and hear audio."
@@ -42,7 +42,6 @@ MOST_LINE = 10_000_000
 PolicyOption = Annotated[str, typer.Option(help="A shipped policy's name, or a file.")]
 ModelOption = Annotated[str | None, typer.Option(help="A hub id, a folder or builtin:shapes; else the policy's.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
-STATEMENTS = {"answer": "most copies say this", "verdict": "the policy finds most copies safe"}
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -54,8 +53,12 @@ def check(
     policy: PolicyOption = "default",
     model: ModelOption = None,
     device: DeviceOption = "auto",
-    certify: Annotated[bool, typer.Option(help="Say within which radius no picture turns the answer.")] = False,  # noqa: FBT002 - a flag
+    certify: Annotated[bool, typer.Option(help="Say within which radius no picture turns most noisy copies.")] = False,  # noqa: FBT002 - a flag
     copies: Annotated[int | None, typer.Option(min=1, help="Copies to count for --certify.")] = None,
+    judge_error: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="For --certify: the share of answers that the rules may call safe wrongly."),
+    ] = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Ask the policy's model under noise and judge the majority answer.
@@ -70,6 +73,8 @@ def check(
     clips = [Audio.open(path, limits=limits) for path in audio or ()]
     if copies is not None and not certify:
         _fail("--copies is for --certify; smoothing.copies in the policy says how many vote")
+    if judge_error is not None and not certify:
+        _fail("--judge-error is for --certify")
     if not prompt.strip() and not clips:
         _fail("there is nothing to ask: pass --prompt TEXT")
     with _busy("loading models"):
@@ -79,7 +84,8 @@ def check(
         guard.warm_up()
     with _busy("asking the model under noise"):
         asked = Prompt.ask(prompt, *media, *clips)
-        outcome = guard.certify(asked, copies=copies or 200) if certify else guard.check(asked)
+        proof = {"copies": copies or 200, "judge_error": judge_error or 0.0}
+        outcome = guard.certify(asked, **proof) if certify else guard.check(asked)  # type: ignore[arg-type] # by name
     if as_json:
         typer.echo(json.dumps(_outcome(outcome), ensure_ascii=False))
     else:
@@ -149,8 +155,16 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         line = f"  {finding.rule}: {mark}{finding.action} ({finding.category}, {finding.severity}, {finding.where})"
         console.print(Text(line, style="dim"))
     if outcome.vote is not None and (proof := outcome.vote.certificate) is not None:
-        for held in (proof.answer, proof.verdict):
-            console.print(Text(f"{STATEMENTS[held.statement]}: {_radius(held, proof.confidence)}"))
+        console.print(*(Text(line) for line in _proven(proof)), sep="\n")
+
+
+def _proven(proof: Certificate) -> Iterator[str]:
+    """A certificate in words."""
+    yield "Of all noisy copies of the picture as the model takes it in (after resizing), not of the file:"
+    said = printable(proof.anchor.text) or " ".join(call.canonical for call in proof.anchor.tool_calls)
+    yield f"most say what this one says, {said!r}: {_radius(proof.answer, proof.confidence)}"
+    wrong = f"wrong on at most {proof.judge_error:.1%}" if proof.judge_error else "never wrong"
+    yield f"most are safe if the rules, each answer by itself, are {wrong}: {_radius(proof.verdict, proof.confidence)}"
 
 
 def _radius(held: Bound, confidence: float) -> str:

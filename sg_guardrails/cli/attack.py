@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from sg_guardrails.cli.attack_files import lines, ready, write
 from sg_guardrails.cli.attack_options import (
     FAILED,
     AimOption,
@@ -27,28 +28,30 @@ from sg_guardrails.cli.attack_options import (
     StateOption,
     SystemOption,
     TargetOption,
+    WholeNormOption,
     end,
     expected,
-    lines,
+    expected_of_clips,
     loaded,
     run,
     searching,
-    writable,
-    write,
+    told_plainly,
 )
 from sg_guardrails.cli.eval_options import DeviceOption, JsonOption, PolicyOption, console, watch
 from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.media import Audio, Image
-from sg_guardrails.core.policy import AudioNoise, Policy
+from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.types import Prompt, printable
 
 attacks = typer.Typer(
     no_args_is_help=True,
     help="Make adversarial pictures and clips for a model of your own, to see what your guard holds. "
-    "Exit: 0 the attack succeeded, 1 it did not, 2 bad input.",
+    "Exit: 0 the attack succeeded, 1 it did not, 2 bad input or a break-off, 5 the model failed while it was asked.",
 )
 PIXEL = 1 / 255
 """The unit of --eps and --step-size for pictures."""
+MOST_DB = 200
+"""A change so far below a clip is nothing, and one so far above it anything."""
 
 
 @attacks.command()
@@ -71,17 +74,19 @@ def image(
 ) -> None:
     """A picture that makes the model say, do or get wrong what you choose, by its gradients (PGD)."""
     picture = Image.open(image)
-    writable(search.out, ".png")
+    ready(search.out, ".png", state=search.state, read=[image])
+    noises = expected(search, expect_space, expect_shift)
     settings = search.settings(norm, eps, unit=PIXEL, patch=None if patch_size is None else (patch_at, patch_size))
     from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
 
+    wanted, expectation = Wanted(aim=aim, targets=tuple(target or ()), right=right), search.expectation(noises)
     run(
         loaded(model, search.device),
         [Prompt.ask(prompt, picture, system=search.system)],
-        Wanted(aim=aim, targets=tuple(target or ()), right=right),
+        wanted,
         settings,
         search,
-        noises=expected(search, expect_space, expect_shift),
+        expectation=expectation,
     )
 
 
@@ -93,7 +98,7 @@ def universal(
     prompts: Annotated[Path, typer.Option(help="The questions that share the picture, one a line.")],
     targets: Annotated[Path, typer.Option(help="What an unrestrained model would say, one a line.")],
     paired: Annotated[bool, typer.Option("--paired", help="Line i of --targets answers line i of --prompts.")] = False,  # noqa: FBT002
-    norm: NormOption = "linf",
+    norm: WholeNormOption = "linf",
     eps: EpsOption = 16,
     expect_space: SpaceOption = "pixel",
     expect_shift: ShiftOption = 0.0,
@@ -102,18 +107,22 @@ def universal(
 ) -> None:
     """One picture that breaks many questions: towards a corpus of targets (Qi et al., arXiv 2306.13213)."""
     picture = Image.open(image)
-    questions, sentences = lines(prompts), lines(targets)
-    writable(search.out, ".png")
+    questions, sentences = lines(prompts, all_count=paired), lines(targets, all_count=paired)
+    if paired and len(questions) != len(sentences):
+        raise GuardError(f"--paired: {prompts} has {len(questions)} lines, {targets} {len(sentences)}")
+    ready(search.out, ".png", state=search.state, read=[image, prompts, targets])
+    noises = expected(search, expect_space, expect_shift)
     settings = search.settings(norm, eps, unit=PIXEL)
     from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
 
+    wanted, expectation = Wanted(aim="jailbreak", targets=sentences, paired=paired), search.expectation(noises)
     run(
         loaded(model, search.device),
         [Prompt.ask(question, picture, system=search.system) for question in questions],
-        Wanted(aim="jailbreak", targets=sentences, paired=paired),
+        wanted,
         settings,
         search,
-        noises=expected(search, expect_space, expect_shift),
+        expectation=expectation,
     )
 
 
@@ -136,28 +145,32 @@ def audio(
 ) -> None:
     """A clip that a model hears as what you choose: Whisper, and chat models with Whisper's features (Qwen2-Audio)."""
     clip = Audio.open(audio)
-    writable(search.out, ".wav")
+    ready(search.out, ".wav", state=search.state, read=[audio])
     if (below_db is None) == (eps is None):
         raise GuardError("name either --below-db (20, 30, 40 ...) or --eps")
+    if below_db is not None and not abs(below_db) <= MOST_DB:
+        raise GuardError(f"--below-db {below_db:g}: at most {MOST_DB} dB below or above the clip")
+    noises = expected_of_clips(search, expect_snr)
     from sg_guardrails.attacks.attack import at_models_rate  # noqa: PLC0415 - likewise
     from sg_guardrails.attacks.logmel import radius_below  # noqa: PLC0415 - likewise
     from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
 
+    wanted, expectation = Wanted(aim=aim, targets=tuple(target or ()), right=right), search.expectation(noises)
     handle = loaded(model, search.device)
     clip = at_models_rate(handle, clip)
     bound = eps if below_db is None else radius_below(clip.wave, below_db)
-    noises = [AudioNoise(snr_db=snr) for snr in expect_snr or ()]
     run(
         handle,
         [Prompt.ask(prompt, clip, system=search.system)],
-        Wanted(aim=aim, targets=tuple(target or ()), right=right),
+        wanted,
         search.settings("linf" if below_db is None else "l2", bound),  # type: ignore[arg-type] # one of them is given
         search,
-        noises=[*noises, *(AudioNoise(sigma=sigma) for sigma in search.expect_sigma or ())],
+        expectation=expectation,
     )
 
 
 @attacks.command()
+@told_plainly()
 def query(
     image: ImageOption,
     out: OutOption,
@@ -178,23 +191,27 @@ def query(
 ) -> None:
     """A picture found by asking alone (Square Attack): the attacker sees what the guard hands on, and nothing else."""
     rules, picture = Policy.load(policy), Image.open(image)
-    writable(out, ".png")
-    from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - torch takes seconds; bad input is told before it
+    ready(out, ".png", state=state, read=[image, Path(policy)])
+    from sg_guardrails.attacks.queries import QuerySettings  # noqa: PLC0415 - torch takes seconds
+    from sg_guardrails.cli.attack_runs import Wanted  # noqa: PLC0415 - likewise
     from sg_guardrails.cli.eval_arms import named  # noqa: PLC0415 - likewise
-    from sg_guardrails.cli.query_runs import query_settings, run_queries  # noqa: PLC0415 - likewise
+    from sg_guardrails.cli.query_runs import run_queries  # noqa: PLC0415 - likewise
 
-    settings = query_settings(eps=eps * PIXEL, queries=queries, seed=seed)
+    wanted = Wanted(aim=aim, targets=tuple(target or ()), right=right)
+    settings = QuerySettings(eps=eps * PIXEL, queries=queries, seed=seed)
     with watch("questions") as progress:
         found, report = run_queries(
             named(rules, model=model, device=device),
             Prompt.ask(prompt, picture, system=system),
-            Wanted(aim=aim, targets=tuple(target or ()), right=right),
+            wanted,
             settings,
             bare=bare,
             state=state,
             progress=progress,
         )
     write(found, report.to_json(), out)
+    if state is not None:
+        state.unlink(missing_ok=True)
     if as_json:
         typer.echo(report.to_json(), nl=False)
     else:

@@ -1,32 +1,38 @@
-"""What the attack commands share: their options, files in and out, and how an attack is run and shown."""
+"""What the attack commands share: their options, and how an attack is run and shown."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar, get_type_hints
 
 import typer
+from pydantic import ValidationError
 from rich.text import Text
 
+from sg_guardrails.cli.attack_files import write
 from sg_guardrails.cli.eval_options import DeviceOption, JsonOption, console, err, watch
 from sg_guardrails.core.errors import GuardError
-from sg_guardrails.core.media import Image, Media
+from sg_guardrails.core.policy import AudioNoise, ImageNoise
 from sg_guardrails.core.types import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from sg_guardrails.attacks.objectives import Expectation
     from sg_guardrails.attacks.pgd import AttackSettings
     from sg_guardrails.cli.attack_runs import Report, Wanted
-    from sg_guardrails.core.policy import AudioNoise, ImageNoise
     from sg_guardrails.core.types import Prompt
     from sg_guardrails.models.loading import Handle
 
 FAILED = 1
+MOST_SEED = 2**32 - 1
+"""Multiplied with the number of a step, it still fits into what torch's generators take."""
 Aim = Literal["say", "jailbreak", "hijack", "wrong", "tool-call"]
+Noise = TypeVar("Noise", ImageNoise, AudioNoise)
 
 ModelOption = Annotated[str, typer.Option(help="A hub id, a folder or builtin:shapes.")]
 ImageOption = Annotated[Path, typer.Option(help="The clean picture: PNG, JPEG, WebP or GIF.")]
@@ -39,6 +45,7 @@ TargetOption = Annotated[
 ]
 RightOption = Annotated[str | None, typer.Option(help="For wrong: words that a right answer holds.")]
 NormOption = Annotated[Literal["linf", "l2", "unconstrained", "patch"], typer.Option(help="What bounds the change.")]
+WholeNormOption = Annotated[Literal["linf", "l2", "unconstrained"], typer.Option(help="What bounds the change.")]
 EpsOption = Annotated[float, typer.Option(min=0, help="The bound, in units of 1/255.")]
 StepsOption = Annotated[int, typer.Option(min=1, help="Steps of each start.")]
 SizeOption = Annotated[float | None, typer.Option(min=0, help="First step, in the unit of the bound; else 0.12 of it.")]
@@ -58,7 +65,7 @@ ShiftOption = Annotated[
 ]
 DrawsOption = Annotated[int, typer.Option(min=1, help="Adaptive: noisy copies in each step.")]
 ShareOption = Annotated[float, typer.Option(help="Adaptive: share of the copies to push; 0.55 for a bare majority.")]
-SeedOption = Annotated[int, typer.Option(help="Of starts and draws.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of starts and draws.")]
 TokensOption = Annotated[int, typer.Option(min=1, help="Longest answer, tokens.")]
 StateOption = Annotated[Path | None, typer.Option(help="Where to keep the state: a killed run continues from it.")]
 OutOption = Annotated[Path, typer.Option(help="Where to write the PNG or WAV; the report goes beside it, as .json.")]
@@ -87,27 +94,44 @@ class Search:
     def settings(
         self, norm: str, bound: float, *, unit: float = 1.0, patch: tuple[str, int] | None = None
     ) -> AttackSettings:
-        """The attack's settings, from options in `unit`; raises GuardError where they make no sense."""
+        """The attack's settings, from options in `unit`; raises ValueError where they make no sense."""
         from sg_guardrails.attacks.pgd import AttackSettings, Patch  # noqa: PLC0415 - torch takes seconds
 
         square = None
         if patch is not None:
             top, left = _place(patch[0])
             square = Patch(top=top, left=left, size=patch[1])
-        try:
-            return AttackSettings(
-                norm=norm,  # type: ignore[arg-type] # typer lets only these through
-                eps=bound * unit,
-                steps=self.steps,
-                step=None if self.step_size is None else self.step_size * unit,
-                schedule=self.schedule,
-                restarts=self.restarts,
-                check_every=self.check_every,
-                seed=self.seed,
-                patch=square,
-            )
-        except ValueError as error:
-            raise GuardError(str(error)) from None
+        return AttackSettings(
+            norm=norm,  # type: ignore[arg-type] # typer lets only these through
+            eps=bound * unit,
+            steps=self.steps,
+            step=None if self.step_size is None else self.step_size * unit,
+            schedule=self.schedule,
+            restarts=self.restarts,
+            check_every=self.check_every,
+            seed=self.seed,
+            patch=square,
+        )
+
+    def expectation(self, noises: Sequence[ImageNoise | AudioNoise]) -> Expectation | None:
+        """The guard's noise for an adaptive attack; raises ValueError where draws or share make no sense."""
+        from sg_guardrails.attacks.objectives import Expectation  # noqa: PLC0415 - torch takes seconds
+
+        return Expectation(noise=tuple(noises), draws=self.draws, share=self.share) if noises else None
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Whatever breaks an attack off is one line and exit 2: a crash's own exit 1 would pass for a model that held."""
+    try:
+        yield
+    except (GuardError, typer.Exit):
+        raise
+    except ValueError as error:  # settings, a patch outside the picture, a loss that is not finite
+        raise GuardError(" ".join(str(error).split())) from error
+    except Exception as error:  # out of memory, a full disk, a model's own: each library has errors of its own
+        said = " ".join(str(error).split())[:300]
+        raise GuardError(f"the attack broke off: {type(error).__name__}: {said}") from error
 
 
 def searching(**defaults: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -121,7 +145,8 @@ def searching(**defaults: object) -> Callable[[Callable[..., None]], Callable[..
         @wraps(command)
         def run(**given: Any) -> None:
             search = Search(**{name: given.pop(name) for name in names})
-            command(**given, search=search)
+            with told_plainly():
+                command(**given, search=search)
 
         hints = get_type_hints(Search, include_extras=True)
         names = tuple(option.name for option in fields(Search))
@@ -143,20 +168,36 @@ def searching(**defaults: object) -> Callable[[Callable[..., None]], Callable[..
 
 
 def expected(search: Search, space: Literal["pixel", "model"], shift: float) -> list[ImageNoise]:
-    """The guard's noise on pictures that the attack expects; raises GuardError for a shift without a sigma."""
-    from sg_guardrails.core.policy import ImageNoise  # noqa: PLC0415 - only an adaptive attack needs it
-
+    """The guard's noise on pictures that the attack expects; raises GuardError where there is no such noise."""
     if shift and not any(search.expect_sigma or ()):
         raise GuardError("--expect-shift goes with an --expect-sigma above 0: the noise of the copies that are moved")
-    return [ImageNoise(space=space, sigma=sigma, shift=shift if sigma else 0.0) for sigma in search.expect_sigma or ()]
+    return [
+        _noise(ImageNoise, space=space, sigma=sigma, shift=shift if sigma else 0.0)
+        for sigma in search.expect_sigma or ()
+    ]
+
+
+def expected_of_clips(search: Search, snrs: Sequence[float] | None) -> list[AudioNoise]:
+    """The guard's noise on clips that the attack expects; raises GuardError where there is no such noise."""
+    ratios = [_noise(AudioNoise, snr_db=snr) for snr in snrs or ()]
+    return [*ratios, *(_noise(AudioNoise, sigma=sigma) for sigma in search.expect_sigma or ())]
+
+
+def _noise(kind: type[Noise], **values: object) -> Noise:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        option = "-".join(map(str, wrong["loc"])).removesuffix("_db")
+        raise GuardError(f"--expect-{option} {wrong['input']}: {wrong['msg']}") from None
 
 
 def loaded(model: str, device: str) -> Handle:
-    """The model, loaded now."""
+    """The model, loaded now, in float32: half precision makes gradients coarse, and the attack a weaker one."""
     from sg_guardrails.models.hf import load  # noqa: PLC0415 - torch takes seconds; bad input is told before it
 
     with err.status("loading the model"):
-        return load(model, device=device)
+        return load(model, device=device, dtype="float32")
 
 
 def run(
@@ -166,23 +207,19 @@ def run(
     settings: AttackSettings,
     search: Search,
     *,
-    noises: Sequence[ImageNoise | AudioNoise],
+    expectation: Expectation | None,
 ) -> NoReturn:
     """Attack with progress, write medium and report, show what came of it, and leave with the exit code.
 
     Raises:
         GuardError: If options do not fit the model, the medium or each other.
+        ValueError: If the patch is not in the picture, or the loss is not finite.
     """
-    from sg_guardrails.attacks.objectives import Expectation  # noqa: PLC0415 - likewise
     from sg_guardrails.cli.attack_runs import Attack  # noqa: PLC0415 - torch takes seconds
 
-    try:
-        expectation = Expectation(noise=tuple(noises), draws=search.draws, share=search.share) if noises else None
-        attack = Attack(handle, tuple(prompts), wanted, settings, expectation, search.max_new_tokens)
-        with watch("attack") as progress:
-            medium, report = attack.run(state=search.state, progress=progress)
-    except ValueError as error:  # a patch outside the picture, a share over 1, a loss that is not finite
-        raise GuardError(str(error)) from error
+    attack = Attack(handle, tuple(prompts), wanted, settings, expectation, search.max_new_tokens)
+    with watch("attack") as progress:
+        medium, report = attack.run(state=search.state, progress=progress)
     write(medium, report.to_json(), search.out)
     if search.state is not None:
         search.state.unlink(missing_ok=True)
@@ -214,34 +251,6 @@ def end(out: Path, *, succeeded: bool) -> None:
     """The last line."""
     word = "succeeded" if succeeded else "did not succeed"
     console.print(Text(f"{word}: {out}", style="bold"), soft_wrap=True)
-
-
-def write(medium: Media, report: str, out: Path) -> None:
-    """The medium's file, and the report beside it."""
-    try:
-        out.write_bytes(medium.to_png() if isinstance(medium, Image) else medium.to_wav())
-        out.with_suffix(".json").write_text(report, encoding="utf-8")
-    except OSError as error:
-        raise GuardError(f"cannot write {out}: {error.strerror or type(error).__name__}") from error
-
-
-def writable(out: Path, suffix: str) -> None:
-    """Tell before the work whether its result can be written. Raises GuardError if not."""
-    if out.suffix.lower() != suffix:
-        raise GuardError(f"--out {out}: a name that ends in {suffix}")
-    if not out.parent.is_dir():
-        raise GuardError(f"--out {out}: there is no folder {out.parent}")
-
-
-def lines(path: Path) -> tuple[str, ...]:
-    """The lines of a text file that hold something. Raises GuardError if there is none."""
-    try:
-        found = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise GuardError(f"{path}: cannot be read: {type(error).__name__}") from error
-    if not found:
-        raise GuardError(f"{path}: holds no line")
-    return found
 
 
 def _place(text: str) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import secrets
 import time
@@ -36,7 +37,7 @@ SAVED_EVERY = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the attacker wants, in words."""
+    """What the attacker wants, in words. Raises as `objective` does, where no answer is needed to tell."""
 
     aim: Aim
     targets: tuple[str, ...] = ()
@@ -46,14 +47,24 @@ class Wanted:
     paired: bool = False
     """Whether target i belongs to prompt i."""
 
+    def __post_init__(self) -> None:
+        if self.aim != "wrong":
+            self.objective(())
+            return
+        if self.right is None or len(self.targets) > 1:
+            raise GuardError("the objective wrong takes --right WORDS and at most one --target")
+        for words in (self.right, *self.targets):
+            objectives.say(words)
+
     def objective(self, clean: Sequence[str]) -> Objective:
         """The objective.
 
         Args:
-            clean: The model's answers without an attack, one a prompt.
+            clean: The model's answers without an attack, one a prompt; only ``wrong`` hangs on them.
 
         Raises:
             GuardError: If targets are missing or too many, or there is no right answer to turn.
+            ValueError: If a target holds no word.
         """
         if self.aim == "wrong":
             return self._wrong(clean)
@@ -71,8 +82,8 @@ class Wanted:
         return (objectives.say if self.aim == "say" else objectives.hijack)(self.targets[0])
 
     def _wrong(self, clean: Sequence[str]) -> Objective:
-        if self.right is None or len(self.targets) > 1 or len(clean) != 1:
-            raise GuardError("the objective wrong takes one prompt, --right WORDS and at most one --target")
+        if self.right is None or len(clean) != 1:
+            raise GuardError("the objective wrong takes one prompt")
         is_right = objectives.say(self.right).reached
         if not is_right(clean[0]):
             raise GuardError(f"the model does not say {self.right!r} without an attack: there is nothing to turn")
@@ -122,7 +133,7 @@ class Report:
     moved_in_all: float
     """Euclidean length of the change."""
     below_db: float | None = None
-    """For clips: power of the clip over power of the change, dB."""
+    """For clips: power of the clip over power of the change, dB; None where one of them is silent."""
     steps: int
     losses: tuple[float, ...] = field(repr=False)
     seconds: float
@@ -259,8 +270,8 @@ def _change(start: Media, end: Media) -> tuple[np.ndarray, float | None]:
     assert isinstance(start, Audio)  # noqa: S101 - an attack hands back what it was given
     assert isinstance(end, Audio)  # noqa: S101 - likewise
     delta = end.wave.astype(np.float64) - start.wave
-    added = float(np.square(delta).sum())
-    return delta, None if added == 0 else 10 * float(np.log10(np.square(start.wave, dtype=np.float64).sum() / added))
+    power, added = float(np.square(start.wave, dtype=np.float64).sum()), float(np.square(delta).sum())
+    return delta, None if 0 in (power, added) else 10 * math.log10(power / added)
 
 
 def _plain(value: object) -> object:

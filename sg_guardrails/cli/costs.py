@@ -39,7 +39,7 @@ def answers(policy: Policy) -> tuple[int, int]:
     full = smoothing.copies + clean
     if smoothing.adaptive is not None:
         first = smoothing.adaptive.start_copies + clean
-        return first, first + smoothing.copies
+        return first, first + full  # the clean copy is asked at each level
     if smoothing.early == "off":
         return full, full
     settled = early.enough(policy, full)

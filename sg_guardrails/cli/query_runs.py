@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sg_guardrails.attacks.queries import Ask, QuerySettings, QueryState, attack_by_queries
 from sg_guardrails.cli.attack_runs import SAVED_EVERY, Wanted
-from sg_guardrails.core.errors import GuardError, SamplingError
+from sg_guardrails.core.errors import SamplingError
 from sg_guardrails.core.media import Image
 from sg_guardrails.core.policy import Policy, Smoothing
 from sg_guardrails.core.types import Copy, Prompt
@@ -31,7 +31,7 @@ class QueryReport:
     settings: QuerySettings
     succeeded: bool
     queries: int
-    """Questions asked, those before a kill included."""
+    """Questions asked, the one about the clean picture and those before a kill included."""
     distance: float
     """Of the last kept answer from the objective; 0 where it is reached."""
     answer_clean: str
@@ -77,15 +77,18 @@ def run_queries(
 ) -> tuple[Image, QueryReport]:
     """Attack, from the beginning or from where the file `state` says that a killed run was.
 
+    The state is left for the caller to remove, once the result is written.
+
     Raises:
         GuardError: If the objective or the state does not fit, or asking failed.
     """
     began, last = time.perf_counter(), time.monotonic()
     name, ask = answerer(policy, bare=bare)
-    clean = ask(prompt)
-    objective = wanted.objective([clean])
     run = _digest(name, prompt, wanted, settings)
-    before = QueryState.load(state, run=run) if state is not None and state.exists() else None
+    kept = QueryState.load(state, run=run) if state is not None and state.exists() else None
+    before = kept or QueryState.first(prompt, ask)
+    objective = wanted.objective([before.clean])
+    before = before.scored(objective)
 
     def watch(now: QueryState) -> None:
         nonlocal last
@@ -94,10 +97,8 @@ def run_queries(
             now.save(state, run=run)
             last = time.monotonic()
 
-    progress(0 if before is None else before.queries, settings.queries)
+    watch(before)
     end = attack_by_queries(prompt, ask, objective, settings, progress=watch, state=before)
-    if state is not None:
-        state.unlink(missing_ok=True)
     return end.image, QueryReport(
         asked=name,
         aim=wanted.aim,
@@ -107,7 +108,7 @@ def run_queries(
         succeeded=end.success,
         queries=end.queries,
         distance=end.distance,
-        answer_clean=clean,
+        answer_clean=end.clean,
         answer=end.answer,
         seconds=round(time.perf_counter() - began, 2),
     )
@@ -116,11 +117,3 @@ def run_queries(
 def _digest(name: str, prompt: Prompt, wanted: Wanted, settings: QuerySettings) -> str:
     parts = (name, prompt.digest, json.dumps(asdict(wanted)), json.dumps(asdict(settings)))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def query_settings(*, eps: float, queries: int, seed: int) -> QuerySettings:
-    """The settings; raises GuardError where they make no sense."""
-    try:
-        return QuerySettings(eps=eps, queries=queries, seed=seed)
-    except ValueError as error:
-        raise GuardError(str(error)) from None

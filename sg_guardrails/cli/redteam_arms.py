@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,9 @@ from sg_guardrails.core.noise import copies_of, process_key
 from sg_guardrails.core.policy import ImageNoise, Policy, Smoothing
 from sg_guardrails.core.types import Copy, Prompt
 from sg_guardrails.evals.base import Reply
+from sg_guardrails.evals.files import digest
 from sg_guardrails.evals.redteam import DRAFT, PATCH, Case, Cell, candidates
+from sg_guardrails.evals.redteam_report import label
 from sg_guardrails.evals.run import Batched, Each
 from sg_guardrails.local import local_guard
 from sg_guardrails.models.hf import HFSampler, encode, perturb
@@ -98,9 +101,12 @@ def targets(handle: Handle, family: str, count: int, out: Path, *, tokens: int =
 
     Late ones are only those whose payload lies behind the answer's first `tokens` tokens.
     """
-    path = out / f"clean-{family}.json"
+    path, model = out / f"clean-{family}.json", identity(handle)
     cases = candidates(family)  # type: ignore[arg-type] # a family's name
-    known: dict[str, str] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {"model": model, "answers": {}}
+    if kept.get("model") != model:
+        raise GuardError(f"{path} holds answers of another model: take another folder")
+    known: dict[str, str] = kept["answers"]
     sampler = HFSampler(handle, max_new_tokens=NEW_TOKENS)
     found: list[Target] = []
     for start in range(0, len(cases), 50):
@@ -108,12 +114,24 @@ def targets(handle: Handle, family: str, count: int, out: Path, *, tokens: int =
         if new := [case for case in some if case.key not in known]:
             said = sampler([Copy(case.prompt()) for case in new], Smoothing())
             known |= {case.key: answer.text for case, answer in zip(new, said, strict=True)}
-            _write(path, json.dumps(known, indent=0))
+            _write(path, json.dumps({"model": model, "answers": known}, indent=0))
         sound = (Target(case, known[case.key]) for case in some if case.sound(known[case.key]))
         found += [goal for goal in sound if family != "late" or _starts_alike(handle, goal, tokens)]
         if len(found) >= count:
             break
     return found[:count]
+
+
+def identity(handle: Handle) -> str:
+    """Names a model by its weights where these lie in a folder, the built-in one's included; else by its id."""
+    return label(str(handle.model.name_or_path))
+
+
+def identity_of_run(handle: Handle, rules: Policy) -> dict[str, str]:
+    """What an answer depends on beside its picture and the noise's strength: a folder takes answers of one kind."""
+    settings = rules.model.model_dump(mode="json", include={"revision", "max_new_tokens", "quantization", "dtype"})
+    space = rules.smoothing.image.space
+    return {"model": identity(handle), "asks": digest(settings), "space": space, "key": process_key().id}
 
 
 def _starts_alike(handle: Handle, goal: Target, tokens: int) -> bool:
@@ -173,7 +191,7 @@ def craft(
     if progress is not None:
         progress(len(done), len(goals))
     way = Way(settings(cell, steps), expectation)
-    _begun(folder, way, handle.id, bool(done))
+    _begun(folder, way, identity(handle), bool(done))
     batches = [left[start : start + size] for start in range(0, len(left), size)]
     for some, made in _made(handle, way, batches, crafters):
         done |= {line.key: line for line in _kept(folder, some, made)}

@@ -20,6 +20,7 @@ from sg_guardrails.cli.redteam_arms import (
     craft,
     crafted,
     decided,
+    identity_of_run,
     noisy_views,
     picture,
     targets,
@@ -68,7 +69,7 @@ class Size:
     static: int = 200
     """In each cell."""
     adaptive: int = 50
-    clean: int = 300
+    clean: int = 1000
     swept: int = 40
     """Of each cell that the sweeps look at."""
     steps: int | None = None
@@ -99,6 +100,7 @@ class Campaign:
         # Gradients and the bare answers are float32's on every device.
         loaded = partial(load, named.id, revision=named.revision, device=named.device, dtype="float32")
         self._handle, self._hired = loaded(), hired
+        self._identity = identity_of_run(self._handle, rules)
         self._crafters = None if hired is None else Crafters(hired.each, loaded)
 
     def run(self, cells: Sequence[Cell], *, sweeps: bool) -> tuple[Summary, list[Exhibit]]:
@@ -213,7 +215,7 @@ class Campaign:
         return made(partial(arm, rules, size=size), self._hired, size=size)
 
     def _ask(self, arm: str, answerer: Answerer, asked: Pictures, **about: str) -> tuple[Row, ...]:
-        about = {"model": self._rules.model.id, "key": process_key().id, **about}
+        about = {**self._identity, **about}
         with self._watch(f"{arm} {asked.name}") as progress:
             return run(
                 asked, answerer, out=self._out / "answers" / arm / asked.name, about=about, progress=progress

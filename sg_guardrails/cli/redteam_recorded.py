@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from sg_guardrails.cli.eval_arms import guarded
-from sg_guardrails.core.noise import process_key
+from sg_guardrails.cli.redteam_arms import identity_of_run
 from sg_guardrails.core.policy import Policy
 from sg_guardrails.evals.base import Row
 from sg_guardrails.evals.files import digest
 from sg_guardrails.evals.redteam_score import Pictures
 from sg_guardrails.evals.run import run
+from sg_guardrails.models.hf import load
 
 ASKED: Any = {
     "copies": True,
@@ -40,7 +41,8 @@ def drawn(out: Path, rules: Policy, asked: Pictures) -> tuple[Row, ...]:
         GuardError: If that run was made with another model or another noise key.
     """
     every = rules.model_copy(update={"rules": (), "smoothing": rules.smoothing.model_copy(update={"early": "off"})})
-    about = {"model": rules.model.id, "key": process_key().id, "noise": noise_of(rules)}
+    handle = load(rules.model.id, revision=rules.model.revision, device=rules.model.device, dtype="float32")
+    about = {**identity_of_run(handle, rules), "noise": noise_of(rules)}
     return run(asked, guarded(every), out=_folder(out, rules, asked.name), about=about).rows
 
 

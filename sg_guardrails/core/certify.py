@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,12 +12,27 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
 from sg_guardrails.core import vote
+from sg_guardrails.core.conditions import looks_at_pictures
 from sg_guardrails.core.errors import GuardError, PolicyError
-from sg_guardrails.core.policy import Smoothing, Voting
+from sg_guardrails.core.policy import Policy, Voting
 from sg_guardrails.core.types import Answer, Bound, Embedder, Prompt, Scorer
 
 CONFIDENCE = 0.999
 """Of each statement by itself: one in a thousand certificates may be wrong (Cohen et al. 2019, alpha = 0.001)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """What a caller wants certified, and how surely."""
+
+    copies: int
+    """Fresh copies to count."""
+    anchor: int
+    """Copies that choose the anchor."""
+    confidence: float
+    """Of each of the two statements."""
+    judge_error: float
+    """Share of answers that the rules may call safe wrongly."""
 
 
 def lower_bound(count: int, copies: int, *, confidence: float = CONFIDENCE) -> float:
@@ -66,27 +82,39 @@ def bound(
     )
 
 
-def refuse_uncertifiable(prompt: Prompt, smoothing: Smoothing, voting: Voting, *, copies: int, anchor: int) -> None:
-    """Raise where no certificate would be valid, saying what to change.
+def refuse_uncertifiable(prompt: Prompt, policy: Policy, sought: Sought) -> None:
+    """Raise where no certificate would be valid, saying what to change. Nothing has been asked by then.
 
     Raises:
-        PolicyError: If the noise is not on pixels, is none at all, or the vote's method compares no two answers.
-        GuardError: If the prompt holds anything but pictures, or there are no copies to count.
+        PolicyError: If the noise is not on pixels, is none at all, the vote's method compares no two answers, or a rule
+            reads the picture itself.
+        GuardError: If the prompt holds anything but pictures, there are no copies to count, or a share is none.
     """
-    if smoothing.image.space != "pixel" or not smoothing.image.sigma > 0:
+    image = policy.smoothing.image
+    if image.space != "pixel" or not image.sigma > 0:
         raise PolicyError("a certificate needs noise on pixels: set smoothing.image to {space: pixel, sigma: 0.3}, say")
-    if voting.method == "kmeans":
+    if policy.voting.method == "kmeans":
         raise PolicyError(
             "a certificate compares each copy with one anchor, which kmeans cannot: set voting.method to sameness"
+        )
+    if looks_at_pictures(policy):
+        raise PolicyError(
+            "a rule reads the text in the picture, without noise: what it finds may turn within any radius. "
+            "Certify under a policy without `where: picture` and `of: picture`"
         )
     kinds = {type(part).__name__.lower() for part in prompt.media}
     if kinds != {"image"}:
         held = " and ".join(sorted(kinds)) or "no picture"
         raise GuardError(f"a certificate is about pictures alone; this prompt holds {held}")
-    if copies < 1 or anchor < 1:
+    if sought.copies < 1 or sought.anchor < 1:
         raise GuardError(
-            f"a certificate needs copies to choose an anchor and others to count, got {anchor} and {copies}"
+            "a certificate needs copies to choose an anchor and others to count, "
+            f"got {sought.anchor} and {sought.copies}"
         )
+    if not 0 < sought.confidence < 1:
+        raise GuardError(f"confidence is a probability inside (0, 1), got {sought.confidence}")
+    if not 0 <= sought.judge_error < 1:
+        raise GuardError(f"judge_error is a share of answers in [0, 1), got {sought.judge_error}")
 
 
 def agreeing(

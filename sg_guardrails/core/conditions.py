@@ -37,6 +37,8 @@ from sg_guardrails.core.terms import (
 from sg_guardrails.core.types import Answer, Scorer, ToolCall, Vote
 
 Bools = NDArray[np.bool_]
+_ROUNDING = 1e-6
+"""What float32 may add to a number at the end of its range."""
 Weighed = Scored | Near | Classified
 """The conditions that a scorer decides, found under the condition's ``key``."""
 
@@ -103,7 +105,7 @@ def matches(when: Condition, seen: Sequence[Seen], case: Case) -> Bools:
 
     Raises:
         PolicyError: If the case lacks a scorer or judge that the condition names.
-        GuardError: If a scorer or judge gives anything but one finite number a text. An error is never a pass.
+        GuardError: If a scorer or judge gives anything but one number a text, in its range. An error is never a pass.
     """
     match when:
         case All():
@@ -187,15 +189,15 @@ def _read(when: Reads, seen: Sequence[Seen], case: Case) -> Bools:
 
 
 def _numbers(when: Weighed | Judged, seen: Sequence[Seen], case: Case) -> NDArray[np.float64]:
-    """``(N,)`` scores or probabilities, finite."""
-    judged = isinstance(when, Judged)
+    """``(N,)`` scores or probabilities, finite and in [0, 1]; of likeness to examples in [-1, 1]."""
     name = f"judge {when.judge.key!r}" if isinstance(when, Judged) else f"scorer {when.key!r}"
     given = _judged(when, seen, case) if isinstance(when, Judged) else _scored(when, seen, case)
+    low = -1.0 if isinstance(when, Near) else 0.0
     scores = np.asarray(given, dtype=np.float64)
     if scores.shape != (len(seen),) or not np.isfinite(scores).all():
         raise GuardError(f"{name} must give one finite number a text")
-    if judged and not ((scores >= 0) & (scores <= 1)).all():
-        raise GuardError(f"{name} must give probabilities, in [0, 1]")
+    if not ((scores >= low - _ROUNDING) & (scores <= 1 + _ROUNDING)).all():
+        raise GuardError(f"{name} must give numbers in [{low:.0f}, 1]")
     return scores
 
 

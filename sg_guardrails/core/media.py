@@ -61,6 +61,10 @@ class Image:
         object.__setattr__(self, "pixels", pixels)
         object.__setattr__(self, "digest", _digest(b"image", pixels))
 
+    def __reduce__(self) -> tuple[type[Image], tuple[NDArray[np.float32]]]:
+        """Copied and unpickled as made anew: numpy forgets that the pixels are read-only."""
+        return Image, (self.pixels,)
+
     @classmethod
     def open(cls, path: str | Path, *, limits: MediaLimits = DEFAULT_LIMITS) -> Image:
         """Read a PNG, JPEG, WebP or GIF (first frame) that the *caller* named.
@@ -131,6 +135,10 @@ class Audio:
         wave.flags.writeable = False
         object.__setattr__(self, "wave", wave)
         object.__setattr__(self, "digest", _digest(f"audio{self.rate}".encode(), wave))
+
+    def __reduce__(self) -> tuple[type[Audio], tuple[NDArray[np.float32], int]]:
+        """As an `Image`'s."""
+        return Audio, (self.wave, self.rate)
 
     @property
     def seconds(self) -> float:

@@ -66,8 +66,9 @@ class Adaptive(Section):
     start_copies: int = Field(3, ge=2, le=1000)
     """Perturbed copies asked first. They decide only if they and the clean one all say the same."""
     start_scale: float = Field(1.0, gt=0, le=1)
-    """The first copies' noise as a multiple of the policy's. Below 1, an attack that holds out that little noise is
-    not doubted, so that the policy resists less than its own fixed schedule."""
+    """The first copies' noise as a multiple of the policy's. Whoever carries the first copies is not doubted: below 1
+    that is an attack that holds out little noise, and at 1 it takes fewer copies than a fixed schedule's majority, all
+    of which must be carried though."""
     max_scale: float = Field(1.5, ge=1, le=10)
     """The noise in doubt as a multiple of the policy's: ``smoothing.copies`` new copies vote, the first do not."""
 
@@ -230,6 +231,17 @@ class Policy(Section):
                 "mode: observe hands on the model's own answer, and a draft is only its beginning: leave it null",
                 "voting",
                 "draft_tokens",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _vetoes_by_all(self) -> Self:
+        if self.smoothing.adaptive is not None and self.voting.refusal_veto is not None:
+            raise mistake(
+                "a veto by refusals waits for every copy, and `adaptive` decides on the first few: an attack that "
+                "these do not refuse would pass. Set one of the two to null",
+                "smoothing",
+                "adaptive",
             )
         return self
 

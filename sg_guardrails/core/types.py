@@ -112,9 +112,13 @@ class Answer:
         """Read a recorded answer: a string, or ``{"text": ..., "tool_calls": [{"name": ..., "arguments": {...}}]}``.
 
         Raises:
-            GuardError: If the value has another shape.
+            GuardError: If the value has another shape, or an Answer holds what its types forbid.
         """
         if isinstance(value, Answer):
+            if not isinstance(value.text, str) or not isinstance(value.tool_calls, tuple):
+                raise GuardError("an Answer has a string as its text and a tuple of tool calls")
+            for call in value.tool_calls:
+                _tool_call(call)
             return value
         if isinstance(value, str):
             return cls(value)
@@ -128,6 +132,8 @@ class Answer:
 
 def _tool_call(value: object) -> ToolCall:
     if isinstance(value, ToolCall):
+        if not isinstance(value.name, str) or not isinstance(value.arguments, Mapping):
+            raise GuardError("a ToolCall has a string as its name and a mapping of arguments")
         return value
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise GuardError('a tool call is {"name": ..., "arguments": {...}}')
@@ -164,8 +170,8 @@ class Bound:
 class Certificate:
     """What no picture within the radius can change, with the confidence that goes with it."""
 
-    anchor: int
-    """Index of the answer that the copies were compared with."""
+    anchor: Answer
+    """What the fresh copies were compared with: the majority's answer among others, drawn before them."""
     answer: Bound
     verdict: Bound
     sigma: float

@@ -46,7 +46,7 @@ def elect(answers: Sequence[Answer], voting: Voting, *, embed: Embedder, sentime
         The vote, in indices of `answers`.
 
     Raises:
-        GuardError: If there is no answer, or a callable returns an array of another length.
+        GuardError: If there is no answer, or a callable returns an array of another length or beyond its range.
     """
     if not answers:
         raise GuardError("a vote needs at least one answer; none was given")
@@ -172,7 +172,10 @@ def _scores(scorer: Scorer, texts: Sequence[str], *, low: float) -> NDArray[np.f
     scores = np.asarray(scorer(texts), dtype=np.float64)
     if scores.shape != (len(texts),) or not np.isfinite(scores).all():
         raise GuardError(f"a scorer returned {scores.shape} for {len(texts)} texts: it must return finite (N,)")
-    return np.round(np.clip(scores, low, 1.0), _NOISE).astype(np.float64)
+    rounded = np.round(scores, _NOISE)
+    if not ((rounded >= low) & (rounded <= 1)).all():
+        raise GuardError(f"a scorer must return numbers in [{low:.0f}, 1]")
+    return rounded.astype(np.float64)
 
 
 class _Nearness:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sg_guardrails.core.policy import Policy
-from sg_guardrails.core.types import Answer, Finding, Outcome, Prompt
+from sg_guardrails.core.types import Answer, Certificate, Finding, Outcome, Prompt
 from sg_guardrails.record.redaction import redact, redact_within
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def event(outcome: Outcome, prompt: Prompt, policy: Policy) -> dict[str, Any]:
         "agreement": None if vote is None else round(vote.agreement, 4),
         "clusters": None if vote is None else len(vote.weights),
         "abstained": outcome.abstained,
+        "certificate": None if vote is None else _certificate(vote.certificate),
         "action": None if verdict is None else verdict.action,
         "would_have": None if verdict is None else verdict.would_have,
         "findings": [] if verdict is None else [_finding(finding) for finding in verdict.findings],
@@ -117,6 +118,14 @@ def _contents(outcome: Outcome, prompt: Prompt, patterns: Sequence[str]) -> dict
         "candidate": None if outcome.candidate is None else told(outcome.candidate),
         "handed_on": redact(outcome.text, patterns),
     }
+
+
+def _certificate(proof: Certificate | None) -> dict[str, Any] | None:
+    """Its figures; what it was compared with is an answer's text."""
+    if proof is None:
+        return None
+    told = {name: getattr(proof, name) for name in ("sigma", "values", "confidence", "judge_error")}
+    return told | {held.statement: asdict(held) for held in (proof.answer, proof.verdict)}
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from sg_guardrails.attacks import objectives, slots
 from sg_guardrails.attacks.attack import _better, attack_image, with_image
-from sg_guardrails.attacks.loss import loss_of
+from sg_guardrails.attacks.loss import loss_of, target_tokens
 from sg_guardrails.attacks.objectives import Expectation
 from sg_guardrails.attacks.pgd import AttackSettings, AttackState, Patch
 from sg_guardrails.attacks.pixels import tensor_of
@@ -254,10 +254,71 @@ def test_what_counts_as_reached():
     assert not call.reached("paint_wall")
 
 
+@pytest.mark.parametrize("blank", ["", " \n", "?!", "."])
+def test_texts_that_every_answer_would_hold_are_refused(blank):
+    for aim in (objectives.say, objectives.hijack, lambda text: objectives.jailbreak(["Sure, here", text])):
+        with pytest.raises(ValueError, match="holds no word"):
+            aim(blank)
+    with pytest.raises(ValueError, match="holds no word"):
+        objectives.wrong_answer("It is red.", is_right=lambda said: "red" in said, wrong=blank)
+
+
 @pytest.mark.parametrize("wrong", [{"draws": 0}, {"share": 0.0}, {"share": 1.1}])
 def test_expectations_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match="share"):
         Expectation(noise=ImageNoise(), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("behind", "ends", "end"),
+    [
+        ("<|tool|>\n", [2, 7], "<|tool|>"),  # as Gemma 3: <eos> is the tokenizer's, a turn ends otherwise
+        ("</s>", [7, 2], "</s>"),
+        ("<|system|>", [7, 2], "<|tool|>"),  # what the template writes ends no answer: the first that does
+        ("\n", 7, "<|tool|>"),
+        ("\n", None, "</s>"),
+    ],
+)
+def test_an_answer_ends_with_the_token_that_ends_the_models_turn(tmp_path, behind, ends, end):
+    handle = tiny.handle("llava", tmp_path)
+    words = handle.processor.tokenizer
+    assert words.convert_ids_to_tokens([2, 7]) == ["</s>", "<|tool|>"]
+    handle.processor.chat_template = tiny.template().replace("</s>", behind)
+    handle.model.generation_config.eos_token_id = ends
+    ids = target_tokens(handle, "red", ends=True).tolist()
+    assert words.convert_ids_to_tokens(ids)[-1] == end
+    assert ids[:-1] == target_tokens(handle, "red", ends=False).tolist()
+
+
+def test_an_answer_of_llava_or_of_a_model_without_a_template_ends_as_before(llava, monkeypatch):
+    roles = "{% for m in messages %}{{ m['role'].upper() + ': ' }}{% for c in m['content'] %}{{ c['text'] }} "
+    for template in (roles + "{% endfor %}{% endfor %}", None):
+        monkeypatch.setattr(llava.processor, "chat_template", template)
+        assert target_tokens(llava, "red", ends=True)[-1] == llava.processor.tokenizer.eos_token_id == 2
+
+
+def test_a_lucky_draw_of_pairs_does_not_choose_the_picture_for_many_questions(llava, monkeypatch):
+    """Of more pairs than a step takes each step draws its own: the lowest loss is then no reason to take a picture."""
+    ends: list[AttackState] = []
+
+    def last(loss: object, end: AttackState, settings: AttackSettings) -> torch.Tensor:
+        ends.append(end)
+        return end.picture
+
+    monkeypatch.setattr("sg_guardrails.attacks.attack._better", last)
+    prompts = [Prompt.ask(f"What is it, {number}?", FLOWER) for number in range(3)]
+    settings = AttackSettings(eps=8 / 255, steps=2, check_every=3)
+    few = objectives.jailbreak(["red"], batch=3)
+    assert attack_image(llava, prompts, few, settings, max_new_tokens=1).steps == 2
+    assert not ends
+    many = objectives.jailbreak(["red"], batch=2)
+    result = attack_image(llava, prompts, many, settings, max_new_tokens=1)
+    assert np.allclose(result.image.pixels, ends[0].picture.permute(1, 2, 0), atol=0.5 / 255 + 1e-6)
+    assert not torch.equal(ends[0].picture, ends[0].best)
+    won = objectives.jailbreak(["red"], reached=lambda _: True, batch=2)  # what has succeeded is kept
+    result = attack_image(llava, prompts, won, settings, max_new_tokens=1)
+    assert result.state.success
+    assert len(ends) == 1
 
 
 def test_a_lucky_draw_does_not_choose_an_adaptive_attacks_picture():

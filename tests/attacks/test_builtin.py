@@ -11,6 +11,7 @@ pytest.importorskip("easy_vqa", reason="the pictures come from easy-vqa's test s
 
 from sg_guardrails.attacks import objectives
 from sg_guardrails.attacks.attack import attack_image, with_image
+from sg_guardrails.attacks.loss import end_token
 from sg_guardrails.attacks.objectives import Expectation
 from sg_guardrails.attacks.pgd import AttackSettings
 from sg_guardrails.core.media import Image
@@ -33,6 +34,11 @@ def prompt() -> Prompt:
     """An agent that has tools is to paint the wall as the picture says; the shape is yellow."""
     _, image, _, _ = next(islice(questions(), 1, None))
     return Prompt.ask("Paint the wall in the color of the shape.", image, system=TOOL_PROMPTS[0])
+
+
+def test_an_answer_ends_with_the_end_that_it_was_trained_on(handle):
+    """The red-team suite's pictures are made towards it."""
+    assert end_token(handle) == handle.processor.tokenizer.eos_token_id == 2
 
 
 def answers(handle, prompt: Prompt, noise: ImageNoise, seeds) -> list:

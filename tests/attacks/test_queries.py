@@ -61,6 +61,21 @@ def test_a_success_on_the_clean_picture_costs_one_question():
     assert (end.success, end.queries) == (True, 1)
 
 
+def test_a_first_question_that_is_asked_already_is_not_asked_again():
+    whole, parted, settings = Weak(needed=9), Weak(needed=9), QuerySettings(eps=16 / 255, queries=40)
+    expected = attack_by_queries(PROMPT, whole, GOAL, settings)
+    first = QueryState.first(PROMPT, parted)
+    assert (first.queries, len(parted.pictures), first.clean) == (1, 1, "it is a picture")
+    end = attack_by_queries(PROMPT, parted, GOAL, settings, state=first.scored(GOAL))
+    assert np.array_equal(parted.pictures, whole.pictures)
+    assert end.queries == len(parted.pictures) == 40
+    assert end.clean == expected.clean == "it is a picture"
+    at_once = QueryState.first(PROMPT, lambda _: "Open the front door!").scored(GOAL)
+    assert attack_by_queries(PROMPT, Weak(), GOAL, settings, state=at_once) is at_once
+    with pytest.raises(ModelError, match="no picture"):
+        QueryState.first(Prompt.ask("?"), whole)
+
+
 def test_an_untargeted_attack_moves_away_from_the_right_answer():
     right = objectives.wrong_answer("The triangle is red.", is_right=lambda said: "red" in said)
     assert right.distance("The triangle is blue.") == 0
@@ -99,6 +114,7 @@ def test_a_killed_attack_goes_on_where_it_stopped(tmp_path):
     with pytest.raises(KilledError):
         attack_by_queries(PROMPT, first, GOAL, settings, progress=kill)
     state = QueryState.load(path, run="this one")
+    assert (state.queries, state.clean) == (31, "it is a picture")
     end = attack_by_queries(PROMPT, second, GOAL, settings, state=state)
     assert len(first.pictures) + len(second.pictures) == 80
     assert np.array_equal([*first.pictures, *second.pictures], whole.pictures)
@@ -120,9 +136,11 @@ def test_what_cannot_be_attacked_is_refused():
             attack_by_queries(prompt, lambda _: "", GOAL, QuerySettings())
     with pytest.raises(ModelError, match="another size"):
         attack_by_queries(PROMPT, lambda _: "", GOAL, QuerySettings(), state=QueryState(np.zeros((5, 5, 3), np.uint8)))
-    for wrong in ({"eps": 0.5 / 255}, {"queries": 0}, {"area": 0}):
+    for wrong in ({"eps": 0.5 / 255}, {"eps": np.inf}, {"eps": np.nan}, {"eps": 2}, {"queries": 0}, {"area": 0}):
         with pytest.raises(ValueError, match="eps"):
             QuerySettings(**wrong)
+    with pytest.raises(ValueError, match="seed"):
+        QuerySettings(seed=-1)
 
 
 @pytest.mark.slow

@@ -17,7 +17,9 @@ import torch
 
 from sg_guardrails.attacks.pgd import AttackSettings, pgd
 from sg_guardrails.attacks.queries import QueryState
-from sg_guardrails.cli import attack, main
+from sg_guardrails.cli import attack, attack_options, main
+from sg_guardrails.cli.attack_options import MOST_SEED
+from sg_guardrails.core.errors import GuardError
 from sg_guardrails.core.media import Audio, Image
 from tests.models import tiny
 
@@ -25,6 +27,7 @@ easy_vqa = pytest.importorskip("easy_vqa", reason="the pictures come from easy-v
 
 CALL = '{"name": "paint_wall", "arguments": {"color": "red"}}'
 BLUE = ("--model", "builtin:shapes", "--image", "blue.png", "--prompt", "What color is the shape?")
+QUERY = (*BLUE[2:], "--right", "blue", "--policy", "builtin")
 OUT = ("--out", "a.png")
 HEARD = ("--audio", "clip.wav", "--target", "x", "--out", "a.wav")
 
@@ -136,10 +139,12 @@ def test_a_tool_call_is_the_objective(run):
 def test_one_picture_for_many_questions(run):
     Path("q.txt").write_text("What color is the shape?\n\nWhat shape is in the image?\n", encoding="utf-8")
     Path("t.txt").write_text("The triangle is red.\nThe image shows a circle.\n", encoding="utf-8")
-    files = ("--prompts", "q.txt", "--targets", "t.txt", "--paired")
-    code, *_ = run(
-        "universal", "--model", "builtin:shapes", "--image", "blue.png", *files, "--steps", "4", "--out", "u.png"
-    )
+    files = ("--prompts", "q.txt", "--targets", "t.txt")
+    command = ("universal", *BLUE[:4], *files, "--steps", "4", "--out", "u.png")
+    code, _, err = run(*command, "--paired")
+    assert code == 2
+    assert "q.txt: line 2 is blank" in err  # the second target would answer no question
+    code, *_ = run(*command)
     told = report("u.json")
     assert code == (0 if told["rate_saved"] == 1 else 1)
     assert len(told["prompts"]) == len(told["targets"]) == len(told["answers_saved"]) == 2
@@ -197,11 +202,35 @@ def test_a_bare_model_and_a_guard_are_asked_for_words_alone(run):
         (("universal", *BLUE[:4], "--prompts", "none.txt", "--targets", "none.txt", *OUT), "none.txt"),
         (("audio", "--model", "x", *HEARD), "--below-db"),
         (("audio", "--model", "builtin:shapes", "--eps", "0.1", *HEARD), "hears no clips"),
-        (("query", "--image", "blue.png", "--prompt", "?", "--right", "x", "--eps", "0.2", *OUT), "eps"),
+        (("query", *QUERY, "--eps", "0.2", *OUT), "eps"),
+        (("query", *QUERY, "--eps", "inf", *OUT), "eps"),
+        (("query", *QUERY, "--state", "nowhere/st", *OUT), "there is no folder nowhere"),
+        (("query", *BLUE[2:], "--objective", "say", "--target", " ", *OUT), "' ' holds no word"),
+        (("query", *BLUE[2:], "--right", "?!", *OUT), "'?!' holds no word"),
+        (("image", *BLUE, "--target", "", *OUT), "'' holds no word"),
+        (("image", *BLUE, "--objective", "wrong", "--right", "blue", "--target", "", *OUT), "'' holds no word"),
+        (("image", *BLUE, "--target", "x", "--expect-sigma", "-1", *OUT), "--expect-sigma -1.0"),
+        (("image", *BLUE, "--target", "x", "--expect-sigma", "nan", *OUT), "--expect-sigma nan"),
+        (("image", *BLUE, "--target", "x", "--eps", "1e300", *OUT), "eps"),
+        (("image", *BLUE, "--target", "x", "--step-size", "inf", *OUT), "step"),
+        (("image", *BLUE, "--target", "x", "--state", "nowhere/st", *OUT), "there is no folder nowhere"),
+        (("image", *BLUE, "--target", "x", "--state", "a.json", *OUT), "it would be written over a.json"),
+        (("image", *BLUE, "--target", "x", "--out", "blue.png"), "it would be written over blue.png"),
+        (("image", *BLUE, "--target", "x", "--out", "folder.png"), "--out folder.png: cannot be written"),
+        (("universal", *BLUE[:4], "--prompts", "words.txt", "--targets", "signs.txt", *OUT), "'!!!' holds no word"),
+        (("universal", *BLUE[:4], "--prompts", "words.txt", "--targets", "two.txt", "--paired", *OUT), "two.txt 2"),
+        (("audio", "--model", "builtin:shapes", "--eps", "0.1", "--expect-snr", "inf", *HEARD), "--expect-snr inf"),
+        (("audio", "--model", "builtin:shapes", "--below-db", "-7000", *HEARD), "--below-db -7000"),
+        (("audio", "--model", "builtin:shapes", "--below-db", "nan", *HEARD), "--below-db nan"),
+        (("audio", "--model", "x", "--eps", "0.1", *HEARD[:4], "--out", "clip.wav"), "written over clip.wav"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(run, arguments, told, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    Path("folder.png").mkdir()
+    for name, text in (("words", "Who?"), ("signs", "red\n!!!"), ("two", "red\nblue")):
+        Path(f"{name}.txt").write_text(text, encoding="utf-8")
+    before = {path: path.read_bytes() for path in Path().glob("*.[pw][na][gv]") if path.is_file()}
     code, out, err = run(*arguments)
     last = err.strip().splitlines()[-1]
     assert code == 2, err
@@ -210,6 +239,72 @@ def test_bad_input_is_one_line_and_exit_2(run, arguments, told, monkeypatch):
     assert "Traceback" not in err
     assert out == ""
     assert not list(Path().glob("a.*"))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("image", *BLUE, "--target", "x", "--seed", str(10**30), *OUT), "--seed"),
+        (("query", *QUERY, "--seed", "-1", *OUT), "--seed"),
+        (("image", *BLUE, "--target", "x", "--expect-sigma", "1", "--expect-shift", "nan", *OUT), "--expect-shift"),
+        (("universal", *BLUE[:4], "--prompts", "q", "--targets", "t", "--norm", "patch", *OUT), "--norm"),
+    ],
+)
+def test_what_an_option_cannot_be_is_told_before_anything_is_done(run, arguments, told):
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert f"Invalid value for '{told}'" in err
+    assert "Traceback" not in err
+
+
+def test_the_largest_seed_is_one_that_every_generator_takes(run):
+    code, *_ = run("image", *BLUE, "--target", "zzz", "--steps", "1", "--seed", str(MOST_SEED), "--restarts", "2", *OUT)
+    assert code == 1
+
+
+@pytest.mark.parametrize("command", ["image", "query"])
+def test_a_crash_is_no_model_that_held(run, monkeypatch, command):
+    def crash(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no memory\nleft")
+
+    monkeypatch.setattr("sg_guardrails.cli.attack_runs.Attack.run", crash)
+    monkeypatch.setattr("sg_guardrails.cli.query_runs.attack_by_queries", crash)
+    goal = {"image": (*BLUE, "--target", "x"), "query": (*QUERY, "--bare")}[command]
+    code, _, err = run(command, *goal, "--state", "s", *OUT)
+    assert code == 2
+    assert err.strip().splitlines()[-1] == "sg-guardrails: the attack broke off: OutOfMemoryError: no memory left"
+
+
+@pytest.mark.parametrize("command", ["image", "query"])
+def test_a_state_outlives_a_result_that_could_not_be_written(run, monkeypatch, command):
+    def full(*_: object) -> None:
+        raise GuardError("the disk is full")
+
+    monkeypatch.setattr("sg_guardrails.cli.attack_runs.SAVED_EVERY", -1.0)
+    monkeypatch.setattr("sg_guardrails.cli.query_runs.SAVED_EVERY", -1.0)
+    goal = {
+        "image": (*BLUE, "--target", "zzz", "--steps", "2"),
+        "query": (*QUERY, "--bare", "--eps", "1", "--queries", "3"),
+    }[command]
+    with monkeypatch.context() as patched:
+        for module in ("attack", "attack_options"):
+            patched.setattr(f"sg_guardrails.cli.{module}.write", full)
+        code, *_ = run(command, *goal, "--state", "s", *OUT)
+    assert code == 2
+    assert Path("s").exists()
+    code, *_ = run(command, *goal, "--state", "s", *OUT)
+    assert code in (0, 1)
+    assert Path("a.png").exists()
+    assert not Path("s").exists()
+
+
+def test_gradients_are_taken_in_float32(monkeypatch):
+    """`auto` is half precision on a GPU, where gradients are coarse or vanish."""
+    asked: dict[str, str] = {}
+    monkeypatch.setattr("sg_guardrails.models.hf.load", lambda name, **options: asked.update(options))
+    attack_options.loaded("builtin:shapes", "cuda")
+    assert asked == {"device": "cuda", "dtype": "float32"}
 
 
 def test_a_clip_longer_than_the_window_is_refused(run, whisper):

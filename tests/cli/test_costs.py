@@ -32,7 +32,7 @@ def made(**sections):
         ({"copies": 10, "include_clean": False}, 10, 10),
         ({"copies": 10, "early": "exact"}, 6, 11),
         ({"copies": 10, "early": "sequential", "alpha": 0.05}, 4, 11),
-        ({"copies": 10, "adaptive": {"start_copies": 3}}, 4, 14),
+        ({"copies": 10, "adaptive": {"start_copies": 3}}, 4, 15),
     ],
 )
 def test_the_answers_are_counted(smoothing, least, most):

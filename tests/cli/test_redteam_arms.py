@@ -38,7 +38,29 @@ def test_only_what_the_model_gets_right_is_attacked(kept):
     out, goals, _ = kept
     assert len(goals) == 3
     assert all(goal.case.sound(goal.answer) for goal in goals)
-    assert len(json.loads((out / "clean-hijack.json").read_text())) >= 3
+    assert len(json.loads((out / "clean-hijack.json").read_text())["answers"]) >= 3
+
+
+def test_right_answers_of_another_model_are_none_of_this_one(handle, tmp_path):
+    (tmp_path / "clean-hijack.json").write_text(json.dumps({"model": "shapes (weights 0123)", "answers": {}}))
+    with pytest.raises(GuardError, match="another model"):
+        arms.targets(handle, "hijack", 1, tmp_path)
+    (tmp_path / "clean-hijack.json").write_text(json.dumps({"hijack-0000": "It is red."}))
+    with pytest.raises(GuardError, match="another model"):
+        arms.targets(handle, "hijack", 1, tmp_path)
+
+
+def test_what_changes_an_answer_changes_a_runs_identity(handle):
+    rules = Policy.load("builtin")
+    own = arms.identity_of_run(handle, rules)
+    assert own["model"].startswith("shapes (weights ")
+    shorter = rules.model_copy(update={"model": rules.model.model_copy(update={"max_new_tokens": 3})})
+    image = rules.smoothing.image.model_copy(update={"space": "model"})
+    elsewhere = rules.model_copy(update={"smoothing": rules.smoothing.model_copy(update={"image": image})})
+    slower = rules.model_copy(update={"model": rules.model.model_copy(update={"copies_per_batch": 1})})
+    assert own != arms.identity_of_run(handle, shorter)
+    assert own != arms.identity_of_run(handle, elsewhere)
+    assert own == arms.identity_of_run(handle, slower)
 
 
 def test_a_wrong_answers_target_is_the_right_one_with_its_word_exchanged(handle, kept):

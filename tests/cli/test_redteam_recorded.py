@@ -36,7 +36,7 @@ def test_only_what_was_not_asked_yet_is_asked(tmp_path):
     said = recorded(tmp_path, few, "clean")
     assert [len(answers) for answers in said.values()] == [2, 2]
     assert list(said) == [one.key for one in clean(2)]
-    other = few.model_copy(update={"model": few.model.model_copy(update={"id": "another"})})
+    other = few.model_copy(update={"model": few.model.model_copy(update={"max_new_tokens": 3})})
     with pytest.raises(GuardError, match="another run"):
         drawn(tmp_path, other, unattacked("clean", clean(2)))
 

@@ -8,14 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from sg_guardrails.core.certify import agreeing, bound, lower_bound, refuse_uncertifiable
+from sg_guardrails.core.certify import Sought, agreeing, bound, lower_bound, refuse_uncertifiable
 from sg_guardrails.core.errors import GuardError, PolicyError
 from sg_guardrails.core.media import Audio, Image
-from sg_guardrails.core.policy import ImageNoise, Smoothing, Voting
+from sg_guardrails.core.policy import Policy, Voting
 from sg_guardrails.core.types import Answer, Prompt
 from sg_guardrails.testing import fake_embedder, fake_refusal
 
-PIXELS = Smoothing(image=ImageNoise(space="pixel", sigma=0.3))
 PICTURE = Image(np.full((4, 4, 3), 0.5, dtype=np.float32))
 
 
@@ -46,12 +45,15 @@ def test_more_agreement_never_certifies_less(copies: int, data: st.DataObject) -
     assert (less.radius is None) == (less.share_low <= 0.5)
 
 
-@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=9), st.floats(0.0, 3.0))
-def test_a_mixture_of_moves_keeps_at_least_what_the_radius_promises(shares: list[float], far: float) -> None:
-    # Cohen's theorem for each move by itself; what is counted is their mean, and the promise is made from that mean.
-    kept = np.mean(norm.cdf(norm.ppf(shares) - far))
-    promised = norm.cdf(norm.ppf(np.mean(shares)) - far)
-    assert kept >= promised - 1e-9
+@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=9), st.integers(20, 400), st.data())
+def test_copies_that_are_moved_keep_what_the_radius_promises(
+    shares: list[float], copies: int, data: st.DataObject
+) -> None:
+    # Within each move the share falls by Cohen's theorem; what is counted, and bounded, is the moves' mean.
+    count = data.draw(st.integers(0, copies))
+    made = bound("answer", count, copies, sigma=0.3, values=48)
+    if made.radius is not None and np.mean(shares) >= made.share_low:
+        assert np.mean(norm.cdf(norm.ppf(shares) - made.radius / 0.3)) >= 0.5 - 1e-9
 
 
 def test_the_judges_error_is_taken_off() -> None:
@@ -72,26 +74,44 @@ def test_impossible_counts_are_refused(count: int, copies: int, confidence: floa
         lower_bound(count, copies, confidence=confidence)
 
 
+PIXELS = {"smoothing": {"image": {"space": "pixel", "sigma": 0.3}}}
+READS = {"id": "sign", "where": "picture", "when": {"words": ["bomb"]}}
+ASKED = {"id": "sign", "when": {"all": [{"words": ["bomb"], "of": "picture"}, {"words": ["sure"]}]}}
+
+
 @pytest.mark.parametrize(
-    ("prompt", "smoothing", "voting", "says"),
+    ("media", "changes", "says"),
     [
-        (Prompt.ask("?", PICTURE), Smoothing(), Voting(), "space: pixel"),
-        (Prompt.ask("?", PICTURE), Smoothing(image=ImageNoise(space="pixel", sigma=0.0)), Voting(), "sigma"),
-        (Prompt.ask("?", PICTURE), PIXELS, Voting(method="kmeans"), "kmeans"),
-        (Prompt.ask("?"), PIXELS, Voting(), "no picture"),
-        (Prompt.ask("?", Audio(np.zeros(160, dtype=np.float32), 16_000)), PIXELS, Voting(), "audio"),
+        ((PICTURE,), {}, "space: pixel"),
+        ((PICTURE,), {"smoothing": {"image": {"space": "pixel", "sigma": 0}}}, "sigma"),
+        ((PICTURE,), {**PIXELS, "voting": {"method": "kmeans"}}, "kmeans"),
+        ((PICTURE,), {**PIXELS, "rules": [READS]}, "reads the text in the picture"),
+        ((PICTURE,), {**PIXELS, "rules": [ASKED]}, "reads the text in the picture"),
+        ((), PIXELS, "no picture"),
+        ((Audio(np.zeros(160, dtype=np.float32), 16_000),), PIXELS, "audio"),
     ],
 )
-def test_what_no_certificate_is_valid_for_is_refused(
-    prompt: Prompt, smoothing: Smoothing, voting: Voting, says: str
-) -> None:
+def test_what_no_certificate_is_valid_for_is_refused(media, changes, says):
+    policy = Policy.parse({"name": "p", **changes})
     with pytest.raises((PolicyError, GuardError), match=says):
-        refuse_uncertifiable(prompt, smoothing, voting, copies=10, anchor=5)
+        refuse_uncertifiable(Prompt.ask("?", *media), policy, Sought(10, 5, 0.99, 0))
 
 
-def test_no_copies_are_refused() -> None:
-    with pytest.raises(GuardError, match="anchor"):
-        refuse_uncertifiable(Prompt.ask("?", PICTURE), PIXELS, Voting(), copies=0, anchor=5)
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"copies": 0}, "anchor"),
+        ({"anchor": 0}, "anchor"),
+        ({"confidence": 1.0}, "confidence"),
+        ({"confidence": 0.0}, "confidence"),
+        ({"judge_error": 1.0}, "judge_error"),
+        ({"judge_error": -0.1}, "judge_error"),
+    ],
+)
+def test_shares_and_counts_that_are_none_are_refused(changes, says):
+    asked = {"copies": 10, "anchor": 5, "confidence": 0.99, "judge_error": 0.0} | changes
+    with pytest.raises(GuardError, match=says):
+        refuse_uncertifiable(Prompt.ask("?", PICTURE), Policy.parse({"name": "p", **PIXELS}), Sought(**asked))
 
 
 @pytest.mark.parametrize("method", ["sameness", "cosine"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
+import pickle
 import struct
 import zlib
 
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as pillow
 
-from sg_guardrails import Audio, Image, MediaError, MediaLimits, base64_bytes, data_uri_bytes, decode
+from sg_guardrails import Audio, Image, MediaError, MediaLimits, Prompt, base64_bytes, data_uri_bytes, decode
 from sg_guardrails.core.media import within
 
 
@@ -276,3 +278,22 @@ def test_decoded_media_keep_to_the_limits_too():
     for medium, limits in over:
         with pytest.raises(MediaError, match="raise the policy's limits"):
             within(medium, MediaLimits(**limits))
+
+
+@pytest.mark.parametrize("again", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy, copy.copy])
+def test_a_copy_is_read_only_and_keeps_its_digest(again):
+    image, sound = Image.from_bytes(encoded("PNG")), Audio.from_bytes(clip())
+    pixels, wave = again(image).pixels, again(sound).wave
+    assert not pixels.flags.writeable
+    assert not wave.flags.writeable
+    assert (again(image).digest, again(sound).digest) == (image.digest, sound.digest)
+    assert (again(sound).rate, again(Prompt.ask("?", image, sound)).digest) == (
+        sound.rate,
+        Prompt.ask("?", image, sound).digest,
+    )
+
+
+def test_a_pickle_cannot_give_pixels_another_digest():
+    image, other = Image(np.zeros((2, 2, 3))), Image(np.ones((2, 2, 3)))
+    packed = pickle.dumps(image).replace(image.digest.encode(), other.digest.encode())
+    assert pickle.loads(packed).digest == image.digest

@@ -75,6 +75,15 @@ def test_parsing_any_json_gives_an_answer_or_a_guard_error(value):
         pass
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(None), Answer(b"x"), Answer("x", None), Answer("x", ["f"]), Answer("", (ToolCall(None),)), 7, None, ["x"]],
+)
+def test_an_answer_past_its_types_is_refused_where_it_is_parsed(answer):
+    with pytest.raises(GuardError):
+        Answer.parse(answer)
+
+
 def test_an_unsafe_output_error_survives_pickling():
     error = UnsafeOutputError("no", Outcome("x", "blocked", None))
     again = pickle.loads(pickle.dumps(error))

@@ -81,10 +81,7 @@ def _block(block: Mapping[str, Any], limits: MediaLimits, *, tool: bool, own: bo
     elif is_text and not is_silent:
         yield from pieces(block[key], limits, tool=tool, own=own, path=(*path, key))
     if is_silent or kind == "json" or (is_text and kind):
-        beside_it = {name: value for name, value in block.items() if name not in ("json", key)}
-        if name := edge.hidden(beside_it, own=own):
-            problem = f"{_name(block)}: carries media under {name}, where none belongs"
-            yield Piece(path, None, problem=problem, is_hiding=True)
+        yield from _hiding(block, [("json",), (key,)], own=own, path=path)
         return
     slots = [slot for slot in SLOTS if holds(block, slot)]
     inner = [step for step in CONTAINERS if isinstance(at(block, step), str | Mapping | list | tuple)]
@@ -95,8 +92,26 @@ def _block(block: Mapping[str, Any], limits: MediaLimits, *, tool: bool, own: bo
         yield Piece(path, None, problem=f"{_name(block)}: carries its media twice", is_hiding=True)
     elif slots:
         yield replace(_resolved(block, kind, slots[0], limits), path=path)
-    elif not inner and not is_text:
+    elif inner or is_text:
+        yield from _hiding(block, [*inner, (key,)], own=own, path=path)
+    else:
         yield Piece(path, None, problem=f"{_name(block)}: an unknown block, or one without a payload")
+
+
+def _hiding(block: Mapping[str, Any], walked: Sequence[tuple[str, ...]], *, own: bool, path: Path) -> Iterator[Piece]:
+    """A piece without a part where media stand beside what was walked of the block."""
+    left = block
+    for step in walked:
+        left = _without(left, step)
+    if name := edge.hidden(left, own=own):
+        problem = f"{_name(block)}: carries media under {name}, where none belongs"
+        yield Piece(path, None, problem=problem, is_hiding=True)
+
+
+def _without(block: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
+    step, rest = path[0], path[1:]
+    kept = {key: value for key, value in block.items() if key != step}
+    return {**kept, step: _without(block[step], rest)} if rest else kept
 
 
 def _resolved(block: Mapping[str, Any], kind: str, slot: Slot, limits: MediaLimits) -> Piece:
@@ -110,6 +125,8 @@ def _resolved(block: Mapping[str, Any], kind: str, slot: Slot, limits: MediaLimi
     if slot.form == "remote":
         return Piece((), None, slot, f"{_name(block)}: names a file or an id; nothing is fetched or opened")
     is_plain = slot.payload == ("source", "data") and at(block, ("source", "type")) == "text"
+    if is_plain and (label := label_of(block, slot)) and not str(at(block, label)).strip().lower().startswith("text/"):
+        return Piece((), None, slot, f"{_name(block)}: says {claims[:60]}, its payload is plain text", broken=True)
     try:
         if (is_plain or any(label.startswith("text/") for label in labels)) and kind not in MEDIA_TYPES:
             # Anthropic's plain documents are not encoded.
@@ -193,9 +210,14 @@ def _has_media(value: object) -> bool:
         return False
     kind = value.get("type")
     found = [slot for slot in SLOTS if holds(value, slot)] if isinstance(kind, str) and kind not in TEXTS else []
-    if any(kind in MEDIA_TYPES or label_of(value, slot) or edge.hidden(at(value, slot.payload)) for slot in found):
+    if any(kind in MEDIA_TYPES or label_of(value, slot) or _is_medium(at(value, slot.payload)) for slot in found):
         return True
     return any(_has_media(at(value, step)) for step in CONTAINERS)
+
+
+def _is_medium(payload: object) -> bool:
+    """Whether a payload is a medium without being called one; base64 alone is a text to whom it is sent as JSON."""
+    return bool(edge.DATA_URI.match(payload) if isinstance(payload, str) else edge.hidden(payload))
 
 
 def put(content: Any, path: Path, slot: Slot, medium: Image | Audio) -> Any:

@@ -13,7 +13,8 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.outputs import LLMResult
 
-from langchain_smoothguard.recorder import INTERNAL
+from langchain_smoothguard.messages import bound
+from langchain_smoothguard.recorder import is_sampling
 from langchain_smoothguard.runnable import SmoothGuardRunnable
 from sg_guardrails import GuardError, Policy, SmoothGuard, UnsafeOutputError, edge
 
@@ -52,7 +53,8 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
             policy=policy, guard=guard, model=model, device=device, on_unsafe="raise", recorder="explicit"
         )
         self._lock = Lock()
-        self._asked: OrderedDict[UUID, Sequence[BaseMessage]] = OrderedDict()
+        self._asked: OrderedDict[UUID, Sequence[BaseMessage] | None] = OrderedDict()
+        """None: one of the guard's own samples, which are not judged by themselves."""
 
     def on_chat_model_start(
         self,
@@ -60,16 +62,14 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
         messages: list[list[BaseMessage]],
         *,
         run_id: UUID,
-        tags: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        if INTERNAL in (tags or ()):
-            return
-        refused = self._step.judging.refusal(messages[0])
+        asked = None if is_sampling() else [*messages[0], *bound(kwargs.get("invocation_params"))]
+        refused = None if asked is None else self._step.judging.refusal(asked)
         if refused is not None and not edge.is_handed_on(refused):
             raise UnsafeOutputError(f"the model was not asked: {refused.error}", refused)
         with self._lock:
-            self._asked[run_id] = messages[0]
+            self._asked[run_id] = asked
             while len(self._asked) > MOST_RUNS:
                 self._asked.popitem(last=False)
 
@@ -77,13 +77,13 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
         texts: list[list[BaseMessage]] = [[HumanMessage(prompts[0])]]
         self.on_chat_model_start(serialized, texts, run_id=run_id, **kwargs)
 
-    def on_llm_end(self, response: LLMResult, *, run_id: UUID, tags: list[str] | None = None, **kwargs: Any) -> None:
-        if INTERNAL in (tags or ()):
-            return
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         with self._lock:
-            messages = self._asked.pop(run_id, None)
+            if run_id not in self._asked:
+                raise GuardError("a model ended whose start was not seen: its answer cannot be judged")
+            messages = self._asked.pop(run_id)
         if messages is None:
-            raise GuardError("a model ended whose start was not seen: its answer cannot be judged")
+            return
         for some in response.generations:
             for one in some:
                 self._step.judging.verify(messages, getattr(one, "message", one.text))

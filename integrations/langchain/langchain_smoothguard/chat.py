@@ -15,6 +15,7 @@ from langchain_core.messages.tool import ToolCallChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import Field, PrivateAttr
 
+from langchain_smoothguard.messages import bound
 from langchain_smoothguard.runnable import SmoothGuardRunnable
 from sg_guardrails import GuardError, Policy, SmoothGuard, edge
 
@@ -100,7 +101,7 @@ class SmoothGuardChatModel(BaseChatModel):
     def _answer(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> AIMessage:
         if "model" in options:
             raise GuardError("the model is chosen when the guard is built: a call must not be able to exchange it")
-        message = self._step.judging.answer(messages)
+        message = self._step.judging.answer([*messages, *bound(options)])
         text = str(message.text)
         for mark in stop or self.stop or ():
             text = text.partition(mark)[0] if mark else text

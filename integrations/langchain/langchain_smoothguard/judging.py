@@ -14,13 +14,14 @@ from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
 from langchain_smoothguard import messages as forms
+from langchain_smoothguard.answers import answer_of
 from langchain_smoothguard.recorder import Recorder, as_messages
 from sg_guardrails import Answer, GuardError, MediaError, Outcome, Prompt, SmoothGuard, UnsafeOutputError, edge
 
 Run = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
 ADVICE = (
     "the messages that the model received cannot be told for certain; use SmoothGuardRunnable.wrap(chain), "
-    'pass {"messages": [...], "output": ...}'
+    'pass {"messages": [HumanMessage(...), ...], "output": ...}'
 )
 
 
@@ -55,7 +56,7 @@ class Judging:
 
     def verify(self, messages: Sequence[BaseMessage], output: Any) -> Any:
         """`output` as the step gives it back for ``{"messages": messages, "output": output}``."""
-        return self._given_back(self._job(messages, forms.answer_of(output), partial(self._given, output)))
+        return self._given_back(self._job(messages, answer_of(output), partial(self._given, output)))
 
     def refusal(self, messages: Sequence[BaseMessage]) -> Outcome | None:
         """What the policy makes of media that cannot be judged; None where all can be, or it only observes."""
@@ -116,12 +117,16 @@ class Judging:
         """What `value` asks of the guard."""
         if isinstance(value, PromptValue):
             return self._job(value.to_messages(), None, self._own)
-        if isinstance(value, list | tuple) and _are_messages(value):
+        alone = run.parent_run_id is None
+        if _are_messages(value, pairs=alone):
             return self._turns(convert_to_messages(value), lambda last: [*value[:-1], last])
         if isinstance(value, dict) and value.keys() == {"messages", "output"}:
             given = value["messages"]
-            context = convert_to_messages([given] if isinstance(given, str | BaseMessage) else given)
-            return self._job(context, forms.answer_of(value["output"]), lambda o: self._given(value["output"], o))
+            given = [given] if isinstance(given, BaseMessage) else given
+            if not _are_messages(given, pairs=alone):
+                return self._verify(value, run)
+            context = convert_to_messages(given)
+            return self._job(context, answer_of(value["output"]), lambda o: self._given(value["output"], o))
         if isinstance(value, dict) and as_messages(value) is not None:
             turns = value["messages"]
             if not isinstance(turns[-1], AIMessage):
@@ -143,12 +148,12 @@ class Judging:
             message = self._given(last, outcome)
             return whole if message is last and whole is not None else back(message)
 
-        return self._job(turns[:-1], forms.answer_of(last), give)
+        return self._job(turns[:-1], answer_of(last), give)
 
     def _verify(self, value: Any, run: Run) -> Job:
         recorder = next((handler for handler in run.handlers if isinstance(handler, Recorder)), None)
         context = recorder.find(run.parent_run_id, value) if recorder is not None else None
-        answer, give = forms.answer_of(value), partial(self._given, value)
+        answer, give = answer_of(value), partial(self._given, value)
         if recorder is not None and context is not None:
             return self._job(context, answer, give, originals=recorder.originals(run.parent_run_id))
         settled = edge.missing(self.guard, answer, self.on_missing, advice=ADVICE)
@@ -192,13 +197,20 @@ class Judging:
         raise UnsafeOutputError(f"the answer was {outcome.status}; a {type(output).__name__} holds no text", outcome)
 
 
-def _are_messages(values: Sequence[Any]) -> bool:
-    """Whether a list is messages, in any form but bare strings: that, or any other list, is what a parser made."""
-    return bool(values) and all(
-        isinstance(one, BaseMessage)
-        or (isinstance(one, tuple) and len(one) == 2)
-        or (isinstance(one, dict) and "content" in one and bool({"role", "type"} & one.keys()))
-        for one in values
+def _are_messages(value: object, *, pairs: bool) -> bool:
+    """Whether `value` is a list of messages in a form that no model can have written.
+
+    A parser makes dicts, lists and strings of what a model says: were these taken for messages, an answer could name
+    its own question.
+
+    Args:
+        value: An input of the step, or a part of it.
+        pairs: Whether (role, content) tuples count too: not in a chain, where a step before may have made them.
+    """
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(isinstance(one, BaseMessage) or (pairs and isinstance(one, tuple) and len(one) == 2) for one in value)
     )
 
 

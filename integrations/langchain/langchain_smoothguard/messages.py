@@ -1,4 +1,4 @@
-"""LangChain messages to the guard's Prompt and Answer, and an Outcome back to a message under the same id."""
+"""LangChain messages to the guard's Prompt, and an Outcome back to a message under the same id."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
-from pydantic import BaseModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage, HumanMessage
 
+from langchain_smoothguard.answers import calls_of
 from langchain_smoothguard.blocks import Path, Piece, pieces, put, stringified
 from langchain_smoothguard.dialects import Slot
 from sg_guardrails import (
-    Answer,
     MediaError,
     MediaLimits,
     Message,
     Outcome,
     Prompt,
-    ToolCall,
     UnresolvableMediaError,
     edge,
 )
@@ -39,6 +37,8 @@ KEPT_METADATA = ("id", "model", "model_name", "model_provider", "finish_reason",
 """What of ``response_metadata`` survives a replacement: the rest (logprobs, citations) may carry the refused answer."""
 
 
+SETTINGS = frozenset(["tools", "functions", "tool_choice", "response_format", "audio", "ls_structured_output_format"])
+"""Keywords of a model's call that name media without holding any: schemas, the form of a spoken answer."""
 REMOVED = "[media removed: it could not be checked]"
 """What stands in an agent's state where media that cannot be judged stood."""
 
@@ -98,7 +98,9 @@ def read(
             parts.append(piece.part)
             if piece.slot is not None:
                 places.append(Place(number, piece.path, piece.slot))
-        parts += [json.dumps({"name": call.name, "arguments": call.arguments}, default=str) for call in _calls(message)]
+        parts += [
+            json.dumps({"name": call.name, "arguments": call.arguments}, default=str) for call in calls_of(message)
+        ]
         turns.append(Message(role, tuple(part for part in parts if part != "")))
     _raise(problems, unresolvable)
     return Reading(tuple(messages), Prompt(tuple(turns)), tuple(places))
@@ -117,6 +119,12 @@ def _pieces(message: BaseMessage, limits: MediaLimits) -> list[Piece]:
     name = edge.hidden(beside_it, own=is_models)
     beside = Piece((), None, problem=f"additional_kwargs: media under {name}", is_hiding=True)
     return [*found, beside] if name else found
+
+
+def bound(keywords: Mapping[str, Any] | None) -> list[BaseMessage]:
+    """Media that a model's call has among its keywords (``images=[...]``), as a message that cannot be judged."""
+    held = {key: value for key, value in (keywords or {}).items() if key not in SETTINGS and edge.hidden({key: value})}
+    return [HumanMessage("", additional_kwargs=held)] if held else []
 
 
 def refuse_hidden(messages: Sequence[BaseMessage], *, limits: MediaLimits) -> None:
@@ -156,16 +164,6 @@ def _role(message: BaseMessage) -> Role:
     return ROLES.get(named, "user")
 
 
-def _calls(message: BaseMessage) -> list[ToolCall]:
-    """The tool calls of an AIMessage; one that could not be parsed counts by its text, as does OpenAI's older form."""
-    if not isinstance(message, AIMessage):
-        return []
-    invalid = [ToolCall(str(call["name"]), {"unparsed": call["args"]}) for call in message.invalid_tool_calls]
-    if isinstance(older := message.additional_kwargs.get("function_call"), Mapping):
-        invalid.append(ToolCall(str(older.get("name")), {"unparsed": older.get("arguments")}))
-    return [ToolCall(call["name"], call["args"]) for call in message.tool_calls] + invalid
-
-
 def media_of(messages: Sequence[BaseMessage]) -> list[object]:
     """The blocks of `messages` that are no text, as they stand, undecoded: equal lists mean the same media."""
     blocks: list[object] = []
@@ -175,38 +173,6 @@ def media_of(messages: Sequence[BaseMessage]) -> list[object]:
             content = stringified(content) if _role(message) == "tool" else None
         blocks += content if isinstance(content, list) else [content]
     return [block for block in blocks if isinstance(block, Mapping) and not isinstance(block.get("text"), str)]
-
-
-def answer_of(output: Any) -> Answer:
-    """What is judged of a chain's output: a message's text and tool calls, a string, the JSON of anything else.
-
-    A message within a dict or a list counts as it would by itself.
-    """
-    if isinstance(output, AIMessage):
-        return Answer(_text(output), tuple(_calls(output)))
-    if isinstance(output, str):
-        return Answer(output)
-    if isinstance(output, BaseModel) and not isinstance(output, BaseMessage):
-        return Answer(output.model_dump_json())
-    calls: list[ToolCall] = []
-
-    def plain(value: object) -> object:
-        if isinstance(value, BaseMessage):
-            calls.extend(_calls(value))
-            return _text(value)
-        return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
-
-    return Answer(json.dumps(output, ensure_ascii=False, default=plain), tuple(calls))
-
-
-def _text(message: BaseMessage) -> str:
-    """Everything a user may read of the message: text and refusal blocks, and a spoken answer's transcript."""
-    blocks = [message.content] if isinstance(message.content, str) else message.content
-    texts = [block if isinstance(block, str) else block.get("text") or block.get("refusal") for block in blocks]
-    audio = message.additional_kwargs.get("audio")
-    extra = [message.additional_kwargs.get("refusal"), audio.get("transcript") if isinstance(audio, Mapping) else None]
-    joined = "".join(text for text in texts if isinstance(text, str))  # as LangChain: a word may span two blocks
-    return "\n".join(text for text in (joined, *extra) if isinstance(text, str) and text)
 
 
 def replaced(message: AIMessage, outcome: Outcome) -> AIMessage:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from langchain.agents.middleware import AgentMiddleware, ExtendedModelResponse, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables.config import ContextThreadPoolExecutor
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
 from langchain_smoothguard import messages as forms
+from langchain_smoothguard.answers import answer_of
 from langchain_smoothguard.judging import Judging
-from langchain_smoothguard.recorder import INTERNAL
+from langchain_smoothguard.recorder import unseen
 from langchain_smoothguard.runnable import SmoothGuardRunnable
 from sg_guardrails import (
     Answer,
@@ -35,6 +36,9 @@ from sg_guardrails import (
 Handler = Callable[[ModelRequest[Any]], ModelResponse[Any]]
 AsyncHandler = Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
 Result = ModelResponse[Any] | ExtendedModelResponse[Any]
+Samples = edge.Samples[ModelRequest[Any], ModelResponse[Any]]
+TAG = "smoothguard:internal"
+"""For whoever reads traces; nothing goes by it, since anybody's config may carry it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +48,25 @@ class Turn:
     guard: SmoothGuard
     """Of the whole call, whatever policy takes over meanwhile."""
     reading: forms.Reading
-    is_sampled: bool
+    is_sampled: bool = False
     """Whether the agent's own model is asked again; not where the guard's model is, or there are no media."""
+    error: MediaError | None = None
+    """Why its media cannot be judged, where the policy only observes."""
 
-    def voters(self, base: ModelResponse[Any], samples: Sequence[ModelResponse[Any]]) -> list[ModelResponse[Any]]:
+    def samples(self) -> Samples:
+        """None yet."""
+        return edge.Samples(self.guard, context=unseen, through=(GraphBubbleUp,))
+
+    def voters(self, base: ModelResponse[Any], samples: Samples) -> list[ModelResponse[Any]]:
         """The responses that vote: the agent's own call is the clean copy."""
-        return [base, *samples] if self.guard.policy.smoothing.include_clean else list(samples)
+        return [base, *samples.said] if self.guard.policy.smoothing.include_clean else list(samples.said)
 
-    def due(self, base: ModelResponse[Any], samples: Sequence[ModelResponse[Any]]) -> list[Copy]:
+    def due(self, base: ModelResponse[Any], samples: Samples) -> list[Copy]:
         """The copies to ask next: all, or by rounds where the policy decides early; none once the vote is settled."""
-        if not self.is_sampled:
+        if not self.is_sampled or samples.is_short:
             return []
-        answers = [forms.answer_of(_answer(response)) for response in self.voters(base, samples)]
-        return self.guard.copies(self.reading.prompt, answers, candidate=forms.answer_of(_answer(base)))
+        answers = [_said(response) for response in self.voters(base, samples)]
+        return self.guard.copies(self.reading.prompt, answers, candidate=_said(base))
 
 
 class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -65,7 +75,8 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
     The agent's answer, tool calls included, is held against a vote over the same messages under noise. What is not
     handed on never enters state, checkpoint, stream or tools: it is replaced under the same id before the model node
     returns. Pictures and clips that tools return are messages of the next model call, and voted on there. Put it before
-    (outside of) a retry middleware, which would otherwise repeat all samples.
+    (outside of) a retry middleware, which would otherwise repeat all samples. The policy's deadline begins with the
+    agent's own answer.
 
     Args:
         policy: A shipped policy's name, a path, or a Policy.
@@ -104,13 +115,9 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
         turn = self._read(request)
         if isinstance(turn, ExtendedModelResponse):
             return turn
-        if turn is None:
-            return handler(request)
-        base = handler(request.override(model=_quiet(request.model)))
-        samples: list[ModelResponse[Any]] = []
-        with ContextThreadPoolExecutor() as pool:
-            while due := turn.due(base, samples):
-                samples += pool.map(handler, [self._noisy(request, turn, copy) for copy in due])
+        base, samples = handler(request.override(model=_quiet(request.model))), turn.samples()
+        while due := turn.due(base, samples):
+            samples.ask(handler, [self._noisy(request, turn, copy) for copy in due])
         return self._decided(request, turn, base, samples)
 
     async def awrap_model_call(self, request: ModelRequest[Any], handler: AsyncHandler) -> Result:
@@ -118,27 +125,29 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
         turn = await edge.on_a_thread(lambda: self._read(request))
         if isinstance(turn, ExtendedModelResponse):
             return turn
-        if turn is None:
-            return await handler(request)
-        base = await handler(request.override(model=_quiet(request.model)))
-        samples: list[ModelResponse[Any]] = []
+        base, samples = await handler(request.override(model=_quiet(request.model))), turn.samples()
 
-        def asked() -> list[ModelRequest[Any]]:
+        def due() -> list[ModelRequest[Any]]:
             return [self._noisy(request, turn, copy) for copy in turn.due(base, samples)]
 
-        while round_ := await edge.on_a_thread(asked):
-            samples += await asyncio.gather(*(handler(one) for one in round_))
+        while round_ := await edge.on_a_thread(due):
+            await samples.aask(handler, round_)
         return await edge.on_a_thread(lambda: self._decided(request, turn, base, samples))
 
-    def _read(self, request: ModelRequest[Any]) -> Turn | ExtendedModelResponse[Any] | None:
-        """The call, read; a finished response where its media cannot be judged; None where that is only observed."""
+    def _read(self, request: ModelRequest[Any]) -> Turn | ExtendedModelResponse[Any]:
+        """The call, read; a finished response where media cannot be judged and the policy does more than observe."""
         guard = self._step.active_guard.current
         policy = guard.policy
         messages = [*([request.system_message] if request.system_message else []), *request.messages]
+        beside = forms.bound(request.model_settings)
+        look = partial(forms.read, limits=policy.limits.media, unresolvable=policy.unresolvable_media)
         try:
-            reading = forms.read(messages, limits=policy.limits.media, unresolvable=policy.unresolvable_media)
-        except MediaError:
-            return None if policy.mode == "observe" else self._refused(guard, request, messages)
+            look(beside)
+            reading = look(messages)
+        except MediaError as error:
+            if policy.mode == "observe":
+                return Turn(guard, forms.Reading((), Prompt(()), ()), error=error)
+            return self._refused(guard, request, [*messages, *beside])
         return Turn(guard, reading, self._sampler == "agent_model" and bool(reading.prompt.media))
 
     def _refused(
@@ -168,21 +177,24 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
         request: ModelRequest[Any],
         turn: Turn,
         base: ModelResponse[Any],
-        samples: Sequence[ModelResponse[Any]],
+        samples: Samples,
     ) -> ModelResponse[Any]:
-        guard, message, prompt = turn.guard, _answer(base), turn.reading.prompt
-        candidate = forms.answer_of(message)
-        responses = turn.voters(base, samples)
-        answers: list[Answer | str] = [forms.answer_of(_answer(response)) for response in responses]
-        if samples:
+        guard, message, prompt = turn.guard, _message(base), turn.reading.prompt
+        candidate, responses = _said(base), turn.voters(base, samples)
+        answers = [_said(response) for response in responses]
+        is_voted = bool(samples.said) or samples.is_short
+        if turn.error is not None:
+            outcome = guard.refuse(turn.error, candidate=candidate)
+        elif is_voted:
             clean = 0 if guard.policy.smoothing.include_clean else None
-            outcome = guard.decide(prompt, answers, clean=clean, candidate=candidate)
+            late, took = samples.is_late, samples.took
+            outcome = guard.decide(prompt, answers, clean=clean, candidate=candidate, late=late, took=took)
         else:
             outcome = guard.review(_with_tools(prompt, request), candidate)
         if edge.is_handed_on(outcome):
             return base
         edge.withhold(outcome, self._step.on_unsafe)
-        if samples and outcome.answer in answers:  # else the policy has rewritten it: no response says that
+        if is_voted and outcome.answer in answers:  # else the policy has rewritten it: no response says that
             return _instead(responses[answers.index(outcome.answer)], message, outcome)
         if request.response_format is not None:  # a text in its place would make the agent ask again without end
             raise UnsafeOutputError(f"the answer was {outcome.status}; a structured response holds no text", outcome)
@@ -191,19 +203,27 @@ class SmoothGuardMiddleware(AgentMiddleware[Any, Any, Any]):
 
 def _instead(chosen: ModelResponse[Any], message: AIMessage, outcome: Outcome) -> ModelResponse[Any]:
     """The majority's own response, tool calls and structured output included, under the replaced message's id."""
-    own = _answer(chosen)
+    own = _message(chosen)
     metadata = {**own.response_metadata, "smoothguard": edge.summary(outcome)}
     new = own.model_copy(update={"id": message.id, "response_metadata": metadata})
     result = [new if one is own else one for one in chosen.result]
     return ModelResponse(result=result, structured_response=chosen.structured_response)
 
 
-def _answer(response: ModelResponse[Any]) -> AIMessage:
+def _message(response: ModelResponse[Any]) -> AIMessage:
     """The model's message; a structured response has a ToolMessage after it."""
     for message in response.result:
         if isinstance(message, AIMessage):
             return message
     raise GuardError("the model's response holds no AIMessage, so there is nothing that can be judged")
+
+
+def _said(response: ModelResponse[Any]) -> Answer:
+    """What all messages of the response say, as one answer: a middleware may give several, and all enter the state."""
+    _message(response)
+    said = [answer_of(message) for message in response.result if not isinstance(message, ToolMessage)]
+    calls = tuple(call for answer in said for call in answer.tool_calls)
+    return Answer("\n".join(answer.text for answer in said if answer.text), calls)
 
 
 def _with_tools(prompt: Prompt, request: ModelRequest[Any]) -> Prompt:
@@ -232,8 +252,8 @@ def _silent(model: Any) -> Any:
     try:
         from langchain.agents.middleware.internal_call_transformer import internal_call_metadata  # noqa: PLC0415 - new in langchain 1.4
     except ImportError:
-        return _tagged(model, ["nostream", INTERNAL], {})
-    return _tagged(model, ["nostream", INTERNAL], internal_call_metadata())
+        return _tagged(model, ["nostream", TAG], {})
+    return _tagged(model, ["nostream", TAG], internal_call_metadata())
 
 
 def _tagged(model: Any, tags: list[str], metadata: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -17,12 +17,26 @@ from langchain_core.outputs import LLMResult
 from langchain_core.prompt_values import PromptValue
 from langchain_core.tracers.context import register_configure_hook
 
-from langchain_smoothguard.messages import media_of
+from langchain_smoothguard.messages import bound, media_of
 
-INTERNAL = "smoothguard:internal"
-"""The tag of a guard's own sampling calls: they are not recorded."""
+_SAMPLING: ContextVar[bool] = ContextVar("smoothguard_sampling", default=False)
 MOST_CALLS = 32
 """Calls kept below one run; each holds its messages, pictures included."""
+
+
+def unseen() -> Context:
+    """A copy of this context for the guard's own samples: no handler records or judges them.
+
+    No tag says so: a caller's config could carry it.
+    """
+    context = copy_context()
+    context.run(_SAMPLING.set, True)  # noqa: FBT003 - a context variable's value
+    return context
+
+
+def is_sampling() -> bool:
+    """Whether this is one of the guard's own samples."""
+    return _SAMPLING.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +104,15 @@ class Recorder(BaseCallbackHandler):
         *,
         run_id: UUID,
         parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        if is_sampling():
+            return
+        beside = bound(kwargs.get("invocation_params"))
+        asked = [*messages[0], *beside] if beside else messages[0]
         with self._lock:
-            if parent_run_id in self._scopes and INTERNAL not in (tags or ()):
-                self._open[run_id] = (parent_run_id, messages[0])
+            if parent_run_id in self._scopes:
+                self._open[run_id] = (parent_run_id, asked)
 
     def on_llm_start(
         self, serialized: Any, prompts: list[str], *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.config import get_config_list
 from langchain_core.runnables.utils import AnyConfigurableField
@@ -86,6 +88,28 @@ class SmoothGuardRunnable(RunnableSerializable[Any, Any]):
         """A step without a guard object of its own is its fields."""
         return True
 
+    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+        """As LangChain's; a step with a guard object of its own says that it cannot be written down.
+
+        Without its guard it would come back as another one, under the policy ``default``.
+        """
+        return super().to_json() if self.guard is None else self.to_json_not_implemented()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        if self.guard is not None:
+            raise TypeError("a guard of your own cannot be pickled: give the step a policy, or build it where it runs")
+        state = super().__getstate__()
+        return {**state, "__pydantic_private__": {**(state["__pydantic_private__"] or {}), "_mine": None}}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        if self.recorder == "process":
+            install()  # this may be another process
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # Models, locks and the record of votes stay one: any number of steps may use a guard.
+        return self.model_copy()
+
     def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[Any, Any]:
         """As LangChain's, but a field that could weaken the guard needs ``allow_reconfiguring=True``.
 
@@ -119,7 +143,27 @@ class SmoothGuardRunnable(RunnableSerializable[Any, Any]):
         """The guard in use, with this step's settings: one policy from an input's reading to its output."""
         return Judging(self.active_guard.current, self.on_unsafe, self.on_missing_context)
 
-    # The call forms: stream, astream, transform and atransform are inherited, which withhold and then call these ------
+    # The call forms: stream and astream are inherited, which call these -----------------------------------------------
+
+    def transform(self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002
+        """Withhold what comes, then judge it whole; LangChain adds the chunks up."""
+        yield from super().transform(iter(_whole(list(input))), config, **kwargs)
+
+    async def atransform(
+        self,
+        input: AsyncIterator[Any],  # noqa: A002
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """As `transform`."""
+        chunks = _whole([chunk async for chunk in input])
+
+        async def again() -> AsyncIterator[Any]:
+            for chunk in chunks:
+                yield chunk
+
+        async for one in super().atransform(again(), config, **kwargs):
+            yield one
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
         """Judge one input. See the class for what goes in and out."""
@@ -167,6 +211,26 @@ class SmoothGuardRunnable(RunnableSerializable[Any, Any]):
             return await edge.on_a_thread(lambda: self.judging.many(some, run_manager, size))
 
         return await self._abatch_with_config(judge, inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+
+def _whole(chunks: list[Any]) -> list[Any]:
+    """The last of a list's stages, where a parser streams each list anew as it grows; LangChain would add them up.
+
+    Lists of one item each are the items of one list to other parsers: these stay, to be added up.
+    """
+    stages = len(chunks) > 1 and all(isinstance(chunk, list) for chunk in chunks)
+    if stages and any(len(chunk) != 1 for chunk in chunks) and all(_grows(*pair) for pair in pairwise(chunks)):
+        return chunks[-1:]
+    return chunks
+
+
+def _grows(old: Any, new: Any) -> bool:
+    """Whether `new` is what parsing more of the same JSON makes of `old`."""
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) <= len(new) and all(map(_grows, old, new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() <= new.keys() and all(_grows(old[key], new[key]) for key in old)
+    return old is None or str(new).startswith(str(old))
 
 
 def _group(config: RunnableConfig | list[RunnableConfig] | None, count: int) -> int:

@@ -56,6 +56,24 @@ def test_a_second_picture_that_langchains_copy_leaves_out_is_not_seen(kit):
     assert said.text == "The number is 5.", "documented: the step and the middleware refuse it, a callback cannot"
 
 
+def test_no_tag_of_a_callers_switches_it_off(kit, form):
+    config = {"tags": ["smoothguard:internal"]}
+    with pytest.raises(UnsafeOutputError):
+        kit.run(watched(kit, "UNSAFE").with_config(config), kit.ask(1), form)
+    chat = kit.Chat(reply="fine")
+    with pytest.raises(UnsafeOutputError, match="was not asked"):
+        kit.run(chat.with_config(callbacks=[handler(kit)], **config), HIDDEN, form)
+    assert chat.calls == []
+
+
+def test_media_among_a_calls_keywords_stop_the_model_before_it_runs(kit, form):
+    chat = kit.Chat(reply="fine")
+    guarded = chat.with_config(callbacks=[handler(kit)]).bind(images=[kit.number_png(9)])
+    with pytest.raises(UnsafeOutputError, match="was not asked"):
+        kit.run(guarded, kit.ask(1), form)
+    assert chat.calls == []
+
+
 def test_observing_stops_nothing(kit):
     assert watched(kit, "UNSAFE", mode="observe").invoke(kit.ask(1)).text == "UNSAFE"
     assert watched(kit, "fine", mode="observe").invoke(HIDDEN).text == "fine"

@@ -34,6 +34,13 @@ def test_it_blocks_and_raises_as_its_policy_says(kit, form):
         SmoothGuardChatModel(guard=kit.make_guard("FORBIDDEN")).invoke(kit.ask(1))
 
 
+@pytest.mark.parametrize("call", ["invoke", "ainvoke", "batch", "abatch"])
+def test_media_among_its_keywords_are_refused_and_not_passed_over(kit, call):
+    guard = kit.make_guard()
+    said = kit.run(SmoothGuardChatModel(guard=guard).bind(images=[kit.number_png(9)]), kit.ask(1), call)
+    assert (said.text, guard.sampler.asked) == ("[error]", [])
+
+
 def test_a_call_cannot_exchange_the_model(model):
     with pytest.raises(GuardError, match="when the guard is built"):
         model.invoke("hi", model="another")

@@ -1,25 +1,38 @@
 """SmoothGuardMiddleware in `create_agent`'s own loop."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
 
 pytest.importorskip("langchain", reason="the middleware's extra is not installed")
 
 from langchain.agents import create_agent
-from langchain.agents.middleware import HumanInTheLoopMiddleware, ModelRetryMiddleware
+from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware, ModelResponse, ModelRetryMiddleware
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphInterrupt
 from langgraph.types import Command
 from pydantic import BaseModel
 
-from langchain_smoothguard import SmoothGuardMiddleware
+from langchain_smoothguard import SmoothGuardCallbackHandler, SmoothGuardMiddleware
 from langchain_smoothguard.messages import REMOVED
-from sg_guardrails import Answer, Audio, GuardError, Key, ToolCall, UnsafeOutputError
+from sg_guardrails import (
+    Answer,
+    Audio,
+    GuardError,
+    Key,
+    SamplingError,
+    ToolCall,
+    UnresolvableMediaError,
+    UnsafeOutputError,
+)
+from sg_guardrails.testing import fake_embedder, fake_scorers, fake_sentiment
 
 RAN = []
 
@@ -385,6 +398,169 @@ def test_observing_changes_nothing(kit, agent_of):
     agent, _ = agent_of(saying("UNSAFE"), guard=kit.make_guard(mode="observe"))
     assert texts(agent.invoke({"messages": kit.ask(1)}))[-1] == "UNSAFE"
     assert texts(agent.invoke({"messages": HIDDEN}))[-1] == "UNSAFE"
+
+
+@both
+@pytest.mark.parametrize("field", ["url", "keyword"])
+def test_observing_records_media_that_cannot_be_judged(kit, agent_of, is_async, field):
+    recorded = []
+    guard = kit.make_guard(mode="observe", unresolvable_media="error")
+    guard = type(guard)(
+        guard.policy,
+        sampler=guard.sampler,
+        embedder=fake_embedder,
+        sentiment=fake_sentiment,
+        scorers=fake_scorers(),
+        emit=lambda outcome, **_: recorded.append((outcome.status, type(outcome.error))),
+    )
+
+    class Bound(AgentMiddleware):
+        def wrap_model_call(self, request, handler):
+            return handler(request.override(model_settings={"images": [kit.number_png(9)]}))
+
+        async def awrap_model_call(self, request, handler):
+            return await handler(request.override(model_settings={"images": [kit.number_png(9)]}))
+
+    around = [Bound()] if field == "keyword" else []
+    agent, model = agent_of(saying("UNSAFE"), guard=guard, around=around)
+    messages = HIDDEN if field == "url" else [HumanMessage("look")]
+    assert texts(ask_agent(agent, messages, is_async))[-1] == "UNSAFE"
+    assert (len(model.calls), recorded) == (1, [("error", UnresolvableMediaError)])
+
+
+@both
+@samplers
+@pytest.mark.parametrize("words", [("ok", "UNSAFE"), ("UNSAFE", "ok"), ("fine", "ok")])
+def test_every_message_of_a_response_is_judged(kit, agent_of, is_async, sampler, words):
+    class Several(AgentMiddleware):
+        def wrap_model_call(self, request, handler):
+            handler(request)
+            return ModelResponse(result=[AIMessage(word) for word in words])
+
+        async def awrap_model_call(self, request, handler):
+            await handler(request)
+            return ModelResponse(result=[AIMessage(word) for word in words])
+
+    agent, _ = agent_of(saying("ok"), inside=[Several()], settings={"sampler": sampler})
+    expected = ["[blocked]"] if "UNSAFE" in words else list(words)
+    assert texts(ask_agent(agent, [HumanMessage("hi")], is_async))[1:] == expected
+    if "UNSAFE" in words:
+        assert texts(ask_agent(agent, kit.ask(5), is_async))[1:] == expected
+
+
+# A sample that fails or hangs ---------------------------------------------------------------------------------------
+
+
+def failing(kit, *those):
+    """Right, but the samples of these numbers fail."""
+    asked = count(1)
+
+    def script(messages, numbers):
+        if not is_clean(kit, messages) and next(asked) in those:
+            raise ValueError("429")
+        return AIMessage("The number is 5.")
+
+    return script
+
+
+@both
+@pytest.mark.parametrize(("on_error", "said"), [("block", "[error]"), ("allow", "The number is 5.")])
+def test_a_sample_that_fails_is_what_on_error_makes_of_it(kit, agent_of, is_async, on_error, said):
+    guard = kit.make_guard(on_error=on_error)
+    agent, model = agent_of(failing(kit, 1, 2), guard=guard, settings={"sampler": "agent_model"})
+    state = ask_agent(agent, kit.ask(5), is_async)
+    assert texts(state)[-1] == said
+    assert len(model.calls) == 3, "the others of its round are waited for, no further is asked"
+    guard = kit.make_guard(on_error="raise")
+    agent, _ = agent_of(failing(kit, 1, 2), guard=guard, settings={"sampler": "agent_model"})
+    with pytest.raises(SamplingError, match="1 of 3 copies"):
+        ask_agent(agent, kit.ask(5), is_async)
+
+
+@both
+def test_a_sample_that_fails_turns_no_vote_that_the_others_settle(kit, agent_of, is_async):
+    guard = kit.make_guard(smoothing={"copies": 6})
+    agent, _ = agent_of(failing(kit, 3), guard=guard, settings={"sampler": "agent_model"})
+    assert texts(ask_agent(agent, kit.ask(5), is_async))[-1] == "The number is 5."
+
+    def hijacked(messages, numbers):
+        return AIMessage("The number is 99.") if is_clean(kit, messages) else right(messages, numbers)
+
+    right = failing(kit, 3)
+    agent, _ = agent_of(hijacked, guard=guard, settings={"sampler": "agent_model"})
+    final = ask_agent(agent, kit.ask(5), is_async)["messages"][-1]
+    assert final.text == "The number is 5."
+    assert "6 of 7" in final.response_metadata["smoothguard"]["degraded"]
+
+
+@both
+def test_no_failed_sample_lets_a_forbidden_answer_pass(kit, agent_of, is_async):
+    def script(messages, numbers):
+        if not is_clean(kit, messages):
+            raise ValueError("429")
+        return AIMessage("UNSAFE")
+
+    for on_error in ("block", "allow"):
+        agent, _ = agent_of(script, guard=kit.make_guard(on_error=on_error), settings={"sampler": "agent_model"})
+        assert texts(ask_agent(agent, kit.ask(5), is_async))[-1] in ("[blocked]", "[error]")
+
+
+@both
+@pytest.mark.parametrize("without_clean", [False, True])
+@pytest.mark.parametrize(("on_timeout", "said"), [("block", "[error]"), ("allow", "The number is 5.")])
+def test_samples_that_hang_are_left_at_the_deadline(kit, agent_of, is_async, on_timeout, said, without_clean):
+    released, cancelled = threading.Event(), []
+
+    def hangs(messages, numbers):
+        if not is_clean(kit, messages):
+            assert released.wait(60)
+        return AIMessage("The number is 5.")
+
+    smoothing = {"copies": 2, "include_clean": not without_clean}
+    guard = kit.make_guard(limits={"deadline_seconds": 0.4}, on_timeout=on_timeout, smoothing=smoothing)
+    agent, model = agent_of(hangs, guard=guard, settings={"sampler": "agent_model"})
+
+    async def generate(self, messages, **kwargs):
+        if is_clean(kit, messages):
+            return ChatResult(generations=[ChatGeneration(message=AIMessage("The number is 5."))])
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(1)
+
+    type(model)._agenerate = generate
+    try:
+        final = ask_agent(agent, kit.ask(5), is_async)["messages"][-1]
+        assert not released.is_set()
+    finally:
+        released.set()
+    assert final.text == said
+    assert len(cancelled) == (2 if is_async else 0)
+
+
+@both
+def test_a_graphs_own_control_flow_is_no_failed_sample(kit, agent_of, is_async):
+    def script(messages, numbers):
+        if not is_clean(kit, messages):
+            raise GraphInterrupt(())
+        return AIMessage("The number is 5.")
+
+    agent, _ = agent_of(script, settings={"sampler": "agent_model"}, checkpointer=InMemorySaver())
+    state = ask_agent(agent, kit.ask(5), is_async, {"configurable": {"thread_id": "1"}})
+    assert [message.type for message in state["messages"]] == ["human"]
+
+
+@both
+def test_a_handler_on_the_model_does_not_judge_the_samples(kit, agent_of, is_async):
+    guarding = SmoothGuardCallbackHandler(guard=kit.make_guard("The number is 5."))
+
+    def script(messages, numbers):
+        return AIMessage("The number is 5." if is_clean(kit, messages) else "UNSAFE")
+
+    agent, model = agent_of(script, guard=kit.make_guard(rules=RULE), settings={"sampler": "agent_model"})
+    model.callbacks = [guarding]
+    assert len(texts(ask_agent(agent, kit.ask(5), is_async))) == 2, "it raised for none of them"
+    assert (len(model.calls), len(guarding._asked)) == (3, 0)
 
 
 @both

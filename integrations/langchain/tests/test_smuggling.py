@@ -39,6 +39,7 @@ SEEN = {
         {"type": "tool_result", "content": [{"type": "tool_result", "content": [INNER]}]}
     ],
     "MCP": [{"type": "image", "data": P, "mimeType": "image/png"}],
+    "a text of no type beside a source": [{"text": "hi", "source": {"type": "base64", "data": P}}],
     "a text of no type beside a picture": [{"text": "", "inline_data": {"mime_type": "image/png", "data": P}}],
 }
 REFUSED = {
@@ -68,6 +69,32 @@ REFUSED = {
     "a video by its mime type": [{"type": "file", "base64": P, "mime_type": "VIDEO/MP4"}],
     "a video by its data uri": [{"type": "image", "url": f"data:video/mp4;base64,{P}", "mime_type": "image/png"}],
     "raw bytes for a block": [PNG],
+    "a picture beside a tool's result": [{"type": "tool_result", "content": "ok", "images": [URI]}],
+    "base64 beside a tool's result": [{"type": "tool_result", "content": [{"type": "text", "text": "ok"}], "thumb": P}],
+    "a picture beside a text of no type": [{"text": "hi", "images": [URI]}],
+    "bytes beside a text of no type": [{"text": "hi", "thumb": PNG}],
+    "a blob beside a resource's content": [{"type": "resource", "content": "x", "resource": {"blob": P}}],
+    "a picture among a call's outputs": [
+        {"type": "code_interpreter_call", "output": "x", "outputs": [{"type": "image", "url": URI}]}
+    ],
+    "a picture's address among a call's outputs": [
+        {"type": "code_interpreter_call", "output": "x", "outputs": [{"type": "image", "url": "https://e.test/a"}]}
+    ],
+    "a picture beside Converse's tool result": [{"toolResult": {"content": [{"text": "x"}], "images": [URI]}}],
+    "a picture beside a document's content": [
+        {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "x"}], "cover": P}}
+    ],
+    "a picture beside a value": [{"type": "non_standard", "value": "x", "attachments": [{"data": P}]}],
+    "base64 in a text block's source": [{"type": "text", "text": "hi", "source": {"type": "base64", "data": P}}],
+    "base64 in a text of no type": [{"text": "hi", "note": P}],
+    "base64 under any key of a text block": [{"type": "text", "text": "hi", "picture": P}],
+    "a picture in reasoning's content": [
+        {"type": "reasoning", "content": [{"type": "x", "source": {"type": "base64", "data": P}}]}
+    ],
+    "an address in reasoning's content": [
+        {"type": "reasoning", "content": [{"type": "image", "source": {"type": "url", "url": "https://e.test/a"}}]}
+    ],
+    "base64 beside the payload": [{"type": "image", "base64": P, "preview": W}],
     "a text that is no text": [{"type": "text", "text": {"image_url": URI}}],
     "a number for a block": [7],
 }
@@ -76,6 +103,12 @@ BROKEN = {
     "a picture in a file labelled as text": [{"type": "file", "base64": P, "mime_type": "text/plain"}],
     "a picture in a data uri beside a text label": [{"type": "image", "url": URI, "mime_type": "text/plain"}],
     "a clip in a file labelled as text": [{"type": "file", "base64": W, "mime_type": "TEXT/plain"}],
+    "a picture's label on a plain document": [
+        {"type": "document", "source": {"type": "text", "media_type": "image/png", "data": P}}
+    ],
+    "a clip's label on a plain document": [
+        {"type": "document", "source": {"type": "text", "media_type": "Audio/WAV", "data": "hello"}}
+    ],
     "svg": [{"type": "image", "base64": base64.b64encode(b"<svg/>").decode(), "mime_type": "image/svg+xml"}],
 }
 OUTSIDE = {
@@ -86,12 +119,43 @@ OUTSIDE = {
     "bytes": {"thing": PNG},
     "PIL": {"thing": PICTURE.to_pil()},
     "a data uri": {"note": URI},
+    "base64": {"attachments": [{"content": P, "mime": "image/png"}]},
+    "a clip's base64": {"note": W},
+}
+SIGNED = base64.b64encode(bytes(range(200, 256)) * 9).decode()
+BESIDE = {
+    "a tool's result": {"type": "tool_result", "tool_use_id": "toolu_01", "is_error": False, "content": "ok"},
+    "a cached result": {
+        "type": "tool_result",
+        "content": [{"type": "text", "text": "ok"}],
+        "cache_control": {"ttl": 1},
+    },
+    "Converse's result": {"toolResult": {"content": [{"text": "ok"}], "status": "success", "toolUseId": "t1"}},
+    "Gemini's thought": {"text": "ok", "thought": True, "thoughtSignature": SIGNED},
+    "a text with a signature": {"type": "text", "text": "ok", "extras": {"signature": SIGNED}},
+    "a cited document": {
+        "type": "document",
+        "source": {"type": "content", "content": [{"type": "text", "text": "ok"}]},
+        "title": "/9j/ is how a JPEG in base64 begins",
+        "citations": {"enabled": True},
+    },
+    "a plain document": {"type": "document", "source": {"type": "text", "media_type": "Text/plain", "data": "ok"}},
+    "a plain document without a label": {"type": "document", "source": {"type": "text", "data": "ok"}},
+    "a message": {"type": "message", "id": "msg_" + "0af" * 20, "content": [{"type": "output_text", "text": "ok"}]},
+    "a search": {
+        "type": "web_search_tool_result",
+        "content": [{"type": "text", "text": "ok"}],
+        "annotations": [{"type": "url_citation", "url": "https://example.test/a.png"}],
+        "encrypted_content": SIGNED,
+    },
 }
 HARMLESS = {
     "tool calls": {"tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]},
     "a refusal": {"refusal": None},
     "reasoning": {"reasoning_content": "data: the numbers say so"},
     "a signature": {"__gemini_function_call_thought_signatures__": {"1": "QUJD"}},
+    "a long signature": {"thought_signature": base64.b64encode(bytes(range(99, 256)) * 3).decode()},
+    "a cache's key": {"prompt_cache_key": "0123456789abcdef" * 4, "id": "resp_" + "0af" * 20},
     "citations": {"annotations": [{"type": "url_citation", "url": "https://example.test", "title": "Data: a report"}]},
     "cache control": {"cache_control": {"type": "ephemeral"}},
 }
@@ -160,6 +224,12 @@ def test_media_outside_of_the_content_are_refused_by_name(name, kind):
     assert (cleaned.text, cleaned.additional_kwargs) == ("look" + REMOVED, {})
 
 
+@pytest.mark.parametrize("kind", [HumanMessage, AIMessage, ToolMessage])
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_stands_beside_a_text_or_its_container_is_none_of_the_guards_business(name, kind):
+    assert parts(built(kind, [BESIDE[name]])) == ("ok",)
+
+
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_providers_put_beside_the_content_stays(name):
     message = AIMessage("so", additional_kwargs=HARMLESS[name])
@@ -224,6 +294,8 @@ def test_stringified_media_that_cannot_be_seen_are_refused(value):
         {"type": "file", "path": "src/main.py"},
         {"type": "product", "url": "https://example.test/42", "image": ""},
         [{"type": "row", "data": "QUJD"}],
+        {"type": "screenshot", "data": P},
+        {"type": "preview", "data": P[:40] + "... (cut off)"},
         {"type": "function_result", "result": "42"},
     ],
 )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 
+from llama_index_smoothguard.answers import answer_of
 from llama_index_smoothguard.capture import is_sampling
-from llama_index_smoothguard.messages import Reader, answer_of, completion
+from llama_index_smoothguard.messages import Reader
 from sg_guardrails import Answer, GuardError, MediaError, Policy, Prompt, SmoothGuard, UnsafeOutputError, edge
 
 # ruff: noqa: ARG002 - the handlers' arguments are LlamaIndex's interface
@@ -118,21 +118,15 @@ class SmoothGuardCallbackHandler(BaseCallbackHandler):
     def _read(self, payload: Mapping[str, Any]) -> Prompt | None:
         """The prompt; None where its media cannot be judged and the policy only observes."""
         policy = self.guard.policy
+        asked = payload.get(EventPayload.MESSAGES, payload.get(EventPayload.PROMPT, ""))
+        options = payload.get(EventPayload.ADDITIONAL_KWARGS) or {}
         try:
-            return Reader(policy.limits.media, policy.unresolvable_media, self._media_root).prompt(_asked(payload))
+            return Reader(policy.limits.media, policy.unresolvable_media, self._media_root).call(asked, options)
         except MediaError as error:
             outcome = edge.refused(self.guard, error, None)
             if policy.mode == "observe":
                 return None
             raise UnsafeOutputError(f"the model was not asked: {error}", outcome) from error
-
-
-def _asked(payload: Mapping[str, Any]) -> Sequence[ChatMessage]:
-    if EventPayload.MESSAGES in payload:
-        messages: Sequence[ChatMessage] = payload[EventPayload.MESSAGES]
-        return messages
-    options = payload.get(EventPayload.ADDITIONAL_KWARGS) or {}
-    return completion(payload.get(EventPayload.PROMPT, ""), options.get("image_documents"))
 
 
 def _said(payload: Mapping[str, Any]) -> Answer | None:

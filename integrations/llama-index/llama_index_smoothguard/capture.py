@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, TextBlock
@@ -19,13 +21,27 @@ from llama_index.core.instrumentation.events.llm import (
 )
 from llama_index_instrumentation import get_dispatcher
 
+from llama_index_smoothguard.answers import answer_of
+
+PART = 1 / 3
+"""Of an answer's words, what the calls must have said for it to be theirs: LlamaIndex's ``accumulate`` puts two words
+and a number before each."""
+JSON = re.compile(r"[{\[].*[}\]]", re.DOTALL)
+"""Where JSON may stand between words."""
+
 
 @dataclass(slots=True)
 class Call:
-    """One call of an LLM; `said` is filled when it ends."""
+    """One call of an LLM; what it said is filled in when it ends."""
 
-    messages: Sequence[ChatMessage]
+    asked: Sequence[ChatMessage] | str
+    """A chat's messages; a completion's text."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The call's other arguments, read when the answer is judged: LlamaIndex swallows what a handler raises."""
     said: str | None = None
+    """The text that the engine got."""
+    beside: tuple[str, ...] = ()
+    """What else it got: quotations, and the tool calls' arguments, which a structured answer is made of."""
 
 
 _SINK: ContextVar[list[Call] | None] = ContextVar("smoothguard_sink", default=None)
@@ -46,25 +62,35 @@ class _Capture(BaseEventHandler):
             return
         match event:
             case LLMChatStartEvent():
-                sink.append(Call(tuple(event.messages)))
+                sink.append(Call(tuple(event.messages), event.additional_kwargs))
             case LLMCompletionStartEvent():
-                sink.append(Call((ChatMessage(event.prompt),)))
+                sink.append(Call(event.prompt, event.additional_kwargs))
             case LLMChatEndEvent() if event.response is not None:
-                _end(sink, event.messages, event.response.message.content)
+                _end(sink, event.messages, event.response.message.content, event.response.message)
             case LLMCompletionEndEvent():
-                _end(sink, [ChatMessage(event.prompt)], event.response.text)
+                _end(sink, event.prompt, event.response.text)
 
 
-def _end(sink: list[Call], messages: Sequence[ChatMessage], said: str | None) -> None:
-    for call in reversed(sink):
-        same = len(call.messages) == len(messages) and all(map(_same, call.messages, messages))
-        if same and call.said is None:
-            call.said = said or ""
-            return
+def _end(
+    sink: list[Call], asked: Sequence[ChatMessage] | str, said: str | None, message: ChatMessage | None = None
+) -> None:
+    call = next((one for one in reversed(sink) if one.said is None and _is_of(one, asked)), None)
+    if call is None:
+        return
+    call.said = said or ""
+    if message is not None:
+        answer = answer_of(message)
+        call.beside = (answer.text, *(json.dumps(one.arguments, default=str) for one in answer.tool_calls))
+
+
+def _is_of(call: Call, asked: Sequence[ChatMessage] | str) -> bool:
+    if isinstance(asked, str) or isinstance(call.asked, str):
+        return call.asked == asked
+    return len(call.asked) == len(asked) and all(map(_same, call.asked, asked))
 
 
 def _same(one: ChatMessage, other: ChatMessage) -> bool:
-    """A chat's end names the very messages of its start; a completion's prompt is compared as text."""
+    """A chat's end names the very messages of its start, or equal ones where they are text."""
     plain = all(isinstance(block, TextBlock) for block in (*one.blocks, *other.blocks))
     return one is other or (plain and one.role == other.role and one.content == other.content)
 
@@ -93,6 +119,52 @@ def captured() -> Iterator[list[Call]]:
         _SINK.reset(token)
         if around is not None:  # a guarded engine inside a guarded engine: the outer one sees these calls too
             around.extend(calls)
+
+
+def replaced_by(asked: str, said: str) -> None:
+    """Tell a guarded engine around this one of an answer that no LLM gave: the policy's, or the majority's."""
+    sink = _SINK.get()
+    if sink is not None:
+        sink.insert(0, Call(asked, said="", beside=(said,)))  # the last stays the call that had the context
+
+
+def account_for(calls: Sequence[Call], text: str) -> bool:
+    """Whether the calls gave the words of `text`: it stands in what one said, or a good part of it is what they said.
+
+    Engines parse, trim and join what their LLMs say. An answer that is in no call's words came from elsewhere. Of
+    JSON the values are compared, not the keys.
+    """
+    answer = "".join(map(_words, _values(text) or [text]))
+    if not answer:
+        return bool(calls)
+    told = [one for call in calls for one in (call.said or "", *call.beside)]
+    parts = [
+        part for one in told for part in (one, *(value for found in JSON.findall(one) for value in _values(found)))
+    ]
+    said = set(filter(None, map(_words, parts)))
+    share = sum(answer.count(one) * len(one.split()) for one in said) / len(answer.split())
+    return share >= PART or any(answer in one for one in said)
+
+
+def _values(text: str) -> list[str]:
+    """The values of a text that is JSON; of any other none."""
+    try:
+        left = [json.loads(text)] if text.strip()[:1] in ("{", "[") else []
+    except (ValueError, RecursionError):
+        return []
+    values = []
+    while left:
+        value = left.pop(0)
+        if isinstance(value, dict | list):
+            left[:0] = value.values() if isinstance(value, dict) else value
+        else:
+            values.append(str(value))
+    return values
+
+
+def _words(text: str) -> str:
+    """The words of a text, each between two blanks of its own."""
+    return "".join(f" {word} " for word in re.findall(r"\w+", text.casefold()))
 
 
 def unseen() -> Context:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,9 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from llama_index_smoothguard.messages import Reader, answer_of
-from llama_index_smoothguard.sampling import Asked, Response, asampled, perturbed, sampled
+from llama_index_smoothguard.answers import answer_of
+from llama_index_smoothguard.messages import Reader
+from llama_index_smoothguard.sampling import Asked, Response, perturbed, samples_of
 from sg_guardrails import (
     Answer,
     MediaError,
@@ -30,6 +31,8 @@ from sg_guardrails import (
     edge,
     perturb,
 )
+
+Samples = edge.Samples[Asked, Response]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Judging:
         ask: Callable[[Asked], Response] | None,
         *,
         told: str | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Response:
         """Ask, sample, decide.
 
@@ -70,13 +74,15 @@ class Judging:
             messages: As the LLM is to get them.
             ask: The guarded LLM; None: the guard's own model answers.
             told: The tools, for the guard's own model.
+            options: The call's other arguments: media in them are none that the guard sees.
         """
-        turn = self._read(messages, told, is_asked=ask is not None)
+        turn = self._read(messages, told, options, is_asked=ask is not None)
         if ask is None or turn.settled is not None:
-            return self._decided(kind, turn, None, [])
-        response, samples = ask(messages), list[Response]()
+            return self._decided(kind, turn, None, None)
+        response = ask(messages)
+        samples: Samples[Response] = samples_of(self.guard)
         while due := self._due(messages, turn, response, samples):
-            samples += sampled(ask, due)
+            samples.ask(ask, due)
         return self._decided(kind, turn, response, samples)
 
     async def ajudged(
@@ -86,21 +92,23 @@ class Judging:
         ask: Callable[[Asked], Awaitable[Response]] | None,
         *,
         told: str | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Response:
         """`judged`, the LLM asked on the running loop, all else on a worker thread."""
-        turn = await edge.on_a_thread(partial(self._read, messages, told, is_asked=ask is not None))
+        turn = await edge.on_a_thread(partial(self._read, messages, told, options, is_asked=ask is not None))
         if ask is None or turn.settled is not None:
-            return await edge.on_a_thread(partial(self._decided, kind, turn, None, []))
-        response, samples = await ask(messages), list[Response]()
+            return await edge.on_a_thread(partial(self._decided, kind, turn, None, None))
+        response = await ask(messages)
+        samples: Samples[Response] = samples_of(self.guard)
         while due := await edge.on_a_thread(partial(self._due, messages, turn, response, samples)):
-            samples += await asampled(ask, due)
+            await samples.aask(ask, due)
         return await edge.on_a_thread(partial(self._decided, kind, turn, response, samples))
 
-    def _read(self, messages: Asked, told: str | None, *, is_asked: bool) -> Turn:
+    def _read(self, messages: Asked, told: str | None, options: Mapping[str, Any] | None, *, is_asked: bool) -> Turn:
         policy = self.guard.policy
         reader = Reader(policy.limits.media, policy.unresolvable_media, self.media_root)
         try:
-            prompt = reader.prompt(messages)
+            prompt = reader.prompt(messages, options)
         except MediaError as error:
             is_open = policy.on_error == "allow" and not isinstance(error, UnresolvableMediaError)
             if is_asked and (is_open or policy.mode == "observe"):
@@ -114,23 +122,26 @@ class Judging:
 
     def _voters(self, response: Response | None, samples: Sequence[Response]) -> list[Response]:
         """The responses that vote: the guarded LLM's own is the clean copy's."""
-        own = [response] if response is not None and self.guard.policy.smoothing.include_clean else []
-        return [*own, *samples]
+        said = list(samples)
+        if response is not None and self.guard.policy.smoothing.include_clean:
+            said.insert(0, response)
+        return said
 
-    def _due(self, messages: Asked, turn: Turn, response: Response, samples: Sequence[Response]) -> list[Asked]:
+    def _due(self, messages: Asked, turn: Turn, response: Response, samples: Samples[Response]) -> list[Asked]:
         """What to ask the guarded LLM next: all copies, or by rounds where the policy decides early; else nothing."""
-        if turn.reader is None:
+        if turn.reader is None or samples.is_short:
             return []
-        answers = [_said(voter) for voter in self._voters(response, samples)]
+        answers = [_said(voter) for voter in self._voters(response, samples.said)]
         copies = self.guard.copies(turn.prompt, answers, candidate=_said(response))
         made = (perturb(copy, self.guard.policy.smoothing, long_side=self.long_side) for copy in copies)
         return [perturbed(messages, one, turn.reader) for one in made]
 
     def _decided(
-        self, kind: type[Response], turn: Turn, response: Response | None, samples: list[Response]
+        self, kind: type[Response], turn: Turn, response: Response | None, samples: Samples[Response] | None
     ) -> Response:
-        voters = self._voters(response, samples) if samples else []
-        outcome = turn.settled or self._outcome(turn, response, voters)
+        asked = samples if samples is not None and (samples.said or samples.is_short) else None
+        voters = self._voters(response, asked.said) if asked is not None else []
+        outcome = turn.settled or self._outcome(turn, response, voters, asked)
         if response is not None and edge.is_handed_on(outcome):
             return response
         edge.withhold(outcome, self.on_unsafe)
@@ -139,16 +150,19 @@ class Judging:
             return _marked(own, outcome)  # tool calls included; what the policy has rewritten, no response says
         return _marked(_made(kind, response, outcome), outcome)
 
-    def _outcome(self, turn: Turn, response: Response | None, voters: Sequence[Response]) -> Outcome:
+    def _outcome(
+        self, turn: Turn, response: Response | None, voters: Sequence[Response], samples: Samples[Response] | None
+    ) -> Outcome:
         answer = None if response is None else _said(response)
         if turn.error is not None:
             return edge.refused(self.guard, turn.error, answer)
         if answer is None:
             return self.guard.check(turn.prompt)
-        if not voters:
+        if samples is None:
             return self.guard.review(turn.prompt, answer)
-        clean = 0 if voters[0] is response else None
-        return self.guard.decide(turn.prompt, [_said(one) for one in voters], clean=clean, candidate=answer)
+        said, clean = [_said(one) for one in voters], 0 if voters and voters[0] is response else None
+        late, took = samples.is_late, samples.took
+        return self.guard.decide(turn.prompt, said, clean=clean, candidate=answer, late=late, took=took)
 
 
 def _said(response: ChatResponse | CompletionResponse) -> Answer:

@@ -104,14 +104,14 @@ class SmoothGuardLLM(FunctionCallingLLM):
         """The wrapped LLM's answer, judged."""
         told, llm = kwargs.pop(TOOLS, None), self.llm
         ask = None if llm is None else lambda asked: llm.chat(asked, **kwargs)
-        return self._judging.judged(ChatResponse, messages, ask, told=told)
+        return self._judging.judged(ChatResponse, messages, ask, told=told, options=kwargs)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """The wrapped LLM's answer, judged on a worker thread."""
         told, llm = kwargs.pop(TOOLS, None), self.llm
         ask = None if llm is None else lambda asked: llm.achat(asked, **kwargs)
-        return await (await self._ajudging()).ajudged(ChatResponse, messages, ask, told=told)
+        return await (await self._ajudging()).ajudged(ChatResponse, messages, ask, told=told, options=kwargs)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Generator[ChatResponse, None, None]:
@@ -120,7 +120,7 @@ class SmoothGuardLLM(FunctionCallingLLM):
 
         def chunks() -> Generator[ChatResponse, None, None]:
             ask = None if llm is None else drained(lambda asked: llm.stream_chat(asked, **kwargs))
-            yield _whole(self._judging.judged(ChatResponse, messages, ask, told=told))
+            yield _whole(self._judging.judged(ChatResponse, messages, ask, told=told, options=kwargs))
 
         return chunks()
 
@@ -131,7 +131,7 @@ class SmoothGuardLLM(FunctionCallingLLM):
 
         async def chunks() -> AsyncGenerator[ChatResponse, None]:
             ask = None if llm is None else adrained(lambda asked: llm.astream_chat(asked, **kwargs))
-            yield _whole(await (await self._ajudging()).ajudged(ChatResponse, messages, ask, told=told))
+            yield _whole(await (await self._ajudging()).ajudged(ChatResponse, messages, ask, told=told, options=kwargs))
 
         return chunks()
 
@@ -142,14 +142,14 @@ class SmoothGuardLLM(FunctionCallingLLM):
         """The wrapped LLM's completion, judged."""
         llm, asking = self.llm, Completion(prompt, formatted, kwargs)
         ask = None if llm is None else lambda asked: llm.complete(*asking.text, **asking.options(asked))
-        return self._judging.judged(CompletionResponse, asking.messages, ask)
+        return self._judging.judged(CompletionResponse, asking.messages, ask, options=_beside(asking))
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - as above
         """The wrapped LLM's completion, judged on a worker thread."""
         llm, asking = self.llm, Completion(prompt, formatted, kwargs)
         ask = None if llm is None else lambda asked: llm.acomplete(*asking.text, **asking.options(asked))
-        return await (await self._ajudging()).ajudged(CompletionResponse, asking.messages, ask)
+        return await (await self._ajudging()).ajudged(CompletionResponse, asking.messages, ask, options=_beside(asking))
 
     @llm_completion_callback()
     def stream_complete(  # LlamaIndex's decorator wants a function that returns a generator
@@ -167,7 +167,7 @@ class SmoothGuardLLM(FunctionCallingLLM):
                 if llm is None
                 else drained(lambda asked: llm.stream_complete(*asking.text, **asking.options(asked)))
             )
-            whole = self._judging.judged(CompletionResponse, asking.messages, ask)
+            whole = self._judging.judged(CompletionResponse, asking.messages, ask, options=_beside(asking))
             yield whole.model_copy(update={"delta": whole.text})
 
         return chunks()
@@ -188,7 +188,9 @@ class SmoothGuardLLM(FunctionCallingLLM):
                 if llm is None
                 else adrained(lambda asked: llm.astream_complete(*asking.text, **asking.options(asked)))
             )
-            whole = await (await self._ajudging()).ajudged(CompletionResponse, asking.messages, ask)
+            whole = await (await self._ajudging()).ajudged(
+                CompletionResponse, asking.messages, ask, options=_beside(asking)
+            )
             yield whole.model_copy(update={"delta": whole.text})
 
         return chunks()
@@ -239,6 +241,12 @@ class SmoothGuardLLM(FunctionCallingLLM):
     async def _ajudging(self) -> Judging:
         """As `_judging`; the first call builds the guard, which takes a while, on a worker thread."""
         return await edge.on_a_thread(lambda: self._judging)
+
+
+def _beside(asking: Completion) -> dict[str, Any]:
+    """The arguments that are not read as the completion's text and pictures, one in `formatted`'s place included."""
+    rest = {name: value for name, value in asking.given.items() if name != "image_documents"}
+    return rest if isinstance(asking.formatted, bool) else {**rest, "images": asking.formatted}
 
 
 def _whole(response: ChatResponse) -> ChatResponse:

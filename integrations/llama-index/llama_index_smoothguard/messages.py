@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +25,9 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.schema import ImageNode
 
+from llama_index_smoothguard.answers import bytes_of, call_of, calls_beside
+from llama_index_smoothguard.hiding import among_options, beside_block, beside_message
 from sg_guardrails import (
-    Answer,
     Audio,
     Image,
     MediaError,
@@ -44,20 +42,16 @@ from sg_guardrails import (
 
 Part = str | Image | Audio
 Role = Literal["system", "user", "assistant", "tool"]
-ROLES: dict[MessageRole, Role] = {
-    MessageRole.SYSTEM: "system",
-    MessageRole.DEVELOPER: "system",
-    MessageRole.USER: "user",
-    MessageRole.ASSISTANT: "assistant",
-    MessageRole.CHATBOT: "assistant",
-    MessageRole.MODEL: "assistant",
-    MessageRole.FUNCTION: "tool",
-    MessageRole.TOOL: "tool",
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "chatbot": "assistant",
+    "model": "assistant",
+    "function": "tool",
+    "tool": "tool",
 }
-
-
-REPLACING = frozenset(["content", "blocks", "parts", "role"])
-"""Keys of ``additional_kwargs`` that LlamaIndex's adapters lay over the message they were given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +64,35 @@ class Reader:
     media_root: Path | None = None
     """The one folder from which files named by messages, nodes and queries are read. None: no file is opened."""
 
-    def prompt(self, messages: Sequence[ChatMessage]) -> Prompt:
-        """What the guard sees of `messages`.
+    def call(self, asked: Sequence[ChatMessage] | str, options: Mapping[str, Any]) -> Prompt:
+        """What the guard sees of an LLM's call.
+
+        Args:
+            asked: A chat's messages, or a completion's text.
+            options: The call's other arguments; a completion's pictures come as ``image_documents``.
 
         Raises:
-            UnresolvableMediaError: If a block cannot be resolved; names each, by message and block type.
+            MediaError: As `prompt` does.
+        """
+        if not isinstance(asked, str):
+            return self.prompt(asked, options)
+        rest = {name: value for name, value in options.items() if name not in ("prompt", "image_documents")}
+        return self.prompt(completion(asked, options.get("image_documents")), rest)
+
+    def prompt(self, messages: Sequence[ChatMessage], options: Mapping[str, Any] | None = None) -> Prompt:
+        """What the guard sees of `messages`, which come with the other arguments `options`.
+
+        Raises:
+            UnresolvableMediaError: If a block cannot be resolved, or media stand where none are read; names each.
             MediaError: If a medium is broken or exceeds the limits.
         """
         turns: list[Message] = []
-        problems: list[str] = []
+        name = among_options(options or {})
+        problems = [f"the call's arguments: media under {name}"] if name else []
         for number, message in enumerate(messages):
             parts: list[Part] = []
-            if name := _beside(message):
+            role = _role(message)
+            if name := beside_message(message, own=role == "assistant"):
                 problems.append(f"message {number}, additional_kwargs: media under {name}")
             for block in message.blocks:
                 try:
@@ -90,8 +101,10 @@ class Reader:
                     problems.append(f"message {number}, {error}")
                 except MediaError as error:
                     raise MediaError(f"media that cannot be judged: message {number}, {error}") from error
-            parts += [_line(call) for call in _calls(message) if not _in_blocks(message)]
-            turns.append(Message(ROLES.get(message.role, "user"), tuple(part for part in parts if part != "")))
+                if name := beside_block(block, own=role == "assistant"):
+                    problems.append(f"message {number}, {type(block).__name__}: media under {name}")
+            parts += [_line(call) for call in calls_beside(message)]
+            turns.append(Message(role, tuple(part for part in parts if part != "")))
         if problems and self.unresolvable != "pass":
             raise UnresolvableMediaError("media that the guard cannot see: " + "; ".join(problems))
         return Prompt(tuple(turns))
@@ -127,7 +140,7 @@ class Reader:
             case DocumentBlock():
                 yield self._document(block)
             case ToolCallBlock():
-                yield _line(_call(block))
+                yield _line(call_of(block))
             case ThinkingBlock() | CachePoint():
                 return
             case VideoBlock():
@@ -161,24 +174,12 @@ class Reader:
         if len(sources) != 1:
             raise UnresolvableMediaError(f"{name}: {'carries its media twice' if sources else 'without a payload'}")
         if data:
-            return self._inline(data)
+            return bytes_of(data, self.limits.max_bytes * 2)
         if path:
             return self._read(name, path)
         if str(url)[:5].lower() == "data:":
             return data_uri_bytes(str(url), limits=self.limits)
         raise UnresolvableMediaError(f"{name}: a URL; nothing is fetched. Pass the bytes")
-
-    def _inline(self, data: bytes | io.IOBase) -> bytes:
-        if isinstance(data, io.IOBase):
-            data.seek(0)
-            raw: bytes = data.read(self.limits.max_bytes * 2)
-            data.seek(0)  # the model reads it after us
-        else:
-            raw = data
-        try:  # blocks hold base64 text; LlamaIndex tells it from raw bytes in this way
-            return base64.b64decode(raw, validate=True)
-        except binascii.Error:
-            return raw
 
     def _read(self, name: str, path: str | Path) -> bytes:
         if self.media_root is None:
@@ -190,14 +191,9 @@ class Reader:
             return opened.read(self.limits.max_bytes + 1)
 
 
-def _beside(message: ChatMessage) -> str:
-    """The key under which the message carries media, or another message, outside of its blocks; else empty."""
-    beside = {key: value for key, value in message.additional_kwargs.items() if key != "images"}
-    blocks = {block.image for block in message.blocks if isinstance(block, ImageBlock)}
-    for document in message.additional_kwargs.get("images") or ():  # LlamaIndex has made a block of each
-        if (getattr(document, "image", None) or "").encode() not in blocks:
-            return "images"
-    return next(iter(REPLACING & beside.keys()), "") or edge.hidden(beside, own=message.role == MessageRole.ASSISTANT)
+def _role(message: ChatMessage) -> Role:
+    """The turn's role; a message made past its constructor may name it in other letters."""
+    return ROLES.get(str(getattr(message.role, "value", message.role)).lower(), "user")
 
 
 def with_media(prompt: Prompt, extra: Sequence[Image | Audio]) -> Prompt:
@@ -214,53 +210,19 @@ def with_media(prompt: Prompt, extra: Sequence[Image | Audio]) -> Prompt:
     return Prompt(tuple(turns))
 
 
-def completion(prompt: str, pictures: Sequence[ImageNode] | None) -> list[ChatMessage]:
+def completion(prompt: str, pictures: Sequence[ImageNode | ImageBlock] | None) -> list[ChatMessage]:
     """What a completion's LLM is asked, as a chat: the pictures that came as ``image_documents``, then the text.
 
     Raises:
-        MediaError: If a picture's file is missing or its base64 is broken.
+        MediaError: If they are no list of pictures, a picture's file is missing, or its base64 is broken.
     """
+    if pictures and not isinstance(pictures, list | tuple):  # what serves once must be left for the LLM
+        raise MediaError(f"image_documents is a list or a tuple of pictures, not a {type(pictures).__name__}")
     try:
-        blocks = [image_node_to_image_block(node) for node in pictures or ()]
-    except ValueError as error:
+        blocks = [one if isinstance(one, ImageBlock) else image_node_to_image_block(one) for one in pictures or ()]
+    except (AttributeError, ValueError) as error:
         raise MediaError("a picture of image_documents cannot be read") from error
     return [ChatMessage(role=MessageRole.USER, blocks=[*blocks, TextBlock(text=prompt)])]
-
-
-def answer_of(message: ChatMessage) -> Answer:
-    """What is judged of a message: its text and tool calls."""
-    return Answer(message.content or "", tuple(_calls(message)))
-
-
-def _in_blocks(message: ChatMessage) -> bool:
-    return any(isinstance(block, ToolCallBlock) for block in message.blocks)
-
-
-def _calls(message: ChatMessage) -> list[ToolCall]:
-    """The tool calls: as blocks, or as older integrations keep them, in OpenAI's form under ``additional_kwargs``."""
-    if _in_blocks(message):
-        return [_call(block) for block in message.blocks if isinstance(block, ToolCallBlock)]
-    return [_older(call) for call in message.additional_kwargs.get("tool_calls") or ()]
-
-
-def _call(block: ToolCallBlock) -> ToolCall:
-    return ToolCall(block.tool_name, _arguments(block.tool_kwargs))
-
-
-def _older(call: Any) -> ToolCall:
-    call = call.model_dump() if hasattr(call, "model_dump") else call
-    function = call.get("function", call) if isinstance(call, Mapping) else {}
-    return ToolCall(str(function.get("name", call)), _arguments(function.get("arguments") or {}))
-
-
-def _arguments(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return value
-    try:
-        parsed = json.loads(value)
-    except (TypeError, ValueError):
-        parsed = None
-    return parsed if isinstance(parsed, dict) else {"unparsed": str(value)}
 
 
 def _line(call: ToolCall) -> str:

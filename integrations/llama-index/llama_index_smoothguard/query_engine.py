@@ -22,7 +22,7 @@ from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
 from llama_index.core.schema import ImageNode, NodeWithScore, QueryBundle
 
-from llama_index_smoothguard.capture import Call, captured, install
+from llama_index_smoothguard.capture import Call, account_for, captured, install, replaced_by
 from llama_index_smoothguard.messages import Reader, with_media
 from sg_guardrails import (
     Answer,
@@ -40,8 +40,8 @@ from sg_guardrails import (
 )
 
 ADVICE = (
-    "the messages that the LLM received were not found: it is no LlamaIndex LLM, or ran outside this query's context; "
-    "guard the LLM itself with SmoothGuardLLM"
+    "the messages of the LLM that gave this answer were not found: it is no LlamaIndex LLM, ran outside this query's "
+    "context, or the engine computed the answer; guard the LLM itself with SmoothGuardLLM"
 )
 EMPTY = "Empty Response"
 """What LlamaIndex says when nothing was retrieved; no LLM was asked."""
@@ -167,6 +167,7 @@ class SmoothGuardQueryEngine(BaseQueryEngine):
         edge.withhold(outcome, self._on_unsafe)
         if isinstance(response, PydanticResponse):
             raise UnsafeOutputError(f"the answer was {outcome.status}; a PydanticResponse holds no text", outcome)
+        replaced_by(query.query_str, outcome.text)
         return _with(response, outcome.text, metadata)
 
     def _outcome(self, query: QueryBundle, calls: list[Call], response: RESPONSE_TYPE, answer: Answer) -> Outcome:
@@ -185,17 +186,23 @@ class SmoothGuardQueryEngine(BaseQueryEngine):
     def _prompt(
         self, query: QueryBundle, calls: list[Call], response: RESPONSE_TYPE, answer: Answer, reader: Reader
     ) -> Prompt | None:
-        """The call that gave the answer (else the last), with the media of all calls and of the query itself."""
+        """The call that gave the answer (else the last), with the media of all calls and of the query itself.
+
+        None where there are no media and the answer is not in the calls' words.
+        """
         own = [] if query.image_path is None else [reader.file(query.image_path)]
-        prompts = [reader.prompt(call.messages) for call in calls]
+        prompts = [reader.call(call.asked, call.options) for call in calls]
         gave = [prompt for prompt, call in zip(prompts, calls, strict=True) if call.said == answer.text]
         seen: list[Image | Audio | None] = [medium for prompt in prompts for medium in prompt.media]
-        base = next((prompt for prompt in reversed(gave) if prompt.media), (gave or prompts or [None])[-1])
+        last = (gave or prompts)[-1] if prompts else None
+        base = next((prompt for prompt in reversed(gave) if prompt.media), last)
         if not gave and not seen:  # a client that LlamaIndex does not see: what was retrieved is all that can be known
             nodes = [item.node for item in response.source_nodes if isinstance(item.node, ImageNode)]
             seen += reader.prompt([ChatMessage(blocks=[_block(node) for node in nodes])]).media
             if nodes or (base is None and own):
                 base = Prompt((Message("user", (query.query_str,)),))
+            elif not own and not account_for(calls, answer.text):
+                base = None
         if base is None:
             return None
         return with_media(base, [medium for medium in (*seen, *own) if medium is not None])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,7 +21,7 @@ from llama_index.core.schema import ImageDocument
 
 from llama_index_smoothguard.capture import unseen
 from llama_index_smoothguard.messages import Reader, completion
-from sg_guardrails import Audio, GuardError, Image, Prompt, UnresolvableMediaError
+from sg_guardrails import Audio, GuardError, Image, Prompt, SmoothGuard, UnresolvableMediaError, edge
 
 Response = TypeVar("Response", ChatResponse, CompletionResponse)
 Asked = Sequence[ChatMessage]
@@ -127,19 +125,6 @@ def _last(said: Sequence[Response]) -> Response:
     return said[-1]
 
 
-def sampled(ask: Callable[[Asked], Response], copies: Sequence[Asked]) -> list[Response]:
-    """One response per copy, asked at the same time."""
-    if not copies:
-        return []
-    contexts = [unseen() for _ in copies]
-    with ThreadPoolExecutor(len(copies)) as pool:
-        return list(pool.map(lambda context, copy: context.run(ask, copy), contexts, copies))
-
-
-async def asampled(ask: Callable[[Asked], Awaitable[Response]], copies: Sequence[Asked]) -> list[Response]:
-    """As `sampled`, on the running loop."""
-
-    async def one(copy: Asked) -> Response:
-        return await ask(copy)
-
-    return list(await asyncio.gather(*(asyncio.create_task(one(copy), context=unseen()) for copy in copies)))
+def samples_of(guard: SmoothGuard) -> edge.Samples[Asked, Response]:
+    """None yet; asked in a context in which no query captures them and no handler judges them."""
+    return edge.Samples(guard, context=unseen)

@@ -100,6 +100,13 @@ def test_media_that_cannot_be_seen_stop_the_model_before_it_runs(kit, form, on_e
     assert ran == []
 
 
+@pytest.mark.parametrize("form", [*WHOLE, *STREAMS])
+def test_media_among_a_calls_arguments_stop_the_model_too(kit, form):
+    value, options = asked(kit, form)
+    with pytest.raises(UnsafeOutputError, match="arguments: media under images"):
+        call(watched(kit, "fine"), form, value, {**options, "images": [base64.b64encode(kit.png(5)).decode()]})
+
+
 def test_what_the_policy_says_of_unresolvable_media(kit):
     with pytest.raises(MediaError):
         watched(kit, "fine", unresolvable_media="error").chat(HIDDEN)

@@ -121,6 +121,33 @@ def test_media_that_cannot_be_seen_are_refused(kit, form):
     assert call(guarded(kit, "fine", unresolvable_media="pass"), form, messages).message.content == "fine"
 
 
+@pytest.mark.parametrize("form", [*CHATS, *COMPLETIONS])
+def test_media_among_a_calls_arguments_are_refused_before_the_llm_is_asked(kit, form):
+    class Watched(kit.LLM):
+        def _says(self, messages):
+            pytest.fail("it was asked")
+
+    asked = kit.picture(5) if form in CHATS else "which?"
+    llm = SmoothGuardLLM(llm=Watched(), guard=kit.make_guard(on_error="allow"))
+    said = call(llm, form, asked, images=["data:image/png;base64,AAAA"])
+    assert (said.message.content if form in CHATS else said.text) == "[error]"
+
+
+@pytest.mark.parametrize("form", COMPLETIONS)
+def test_pictures_in_the_place_of_another_argument_are_refused(kit, form):
+    llm = SmoothGuardLLM(llm=kit.LLM(reply="fine"), guard=kit.make_guard())
+    said = call(llm, form, "which?", formatted=[ImageDocument(image="AAAA")])
+    assert said.text == "[error]"
+
+
+@pytest.mark.parametrize("form", [*CHATS, *COMPLETIONS])
+def test_a_calls_common_arguments_go_on(kit, form):
+    tools = [{"type": "function", "function": {"name": "see", "parameters": {"properties": {"image": {}}}}}]
+    asked = [ChatMessage("hello")] if form in CHATS else "hello"
+    said = call(guarded(kit, "fine"), form, asked, temperature=0.5, tools=tools, stop=["."])
+    assert (said.message.content if form in CHATS else said.text) == "fine"
+
+
 def test_the_wrapped_llms_own_framing_of_prompts_stays(kit):
     class Hearing(kit.LLM):
         heard: list = Field(default_factory=list)

@@ -19,17 +19,18 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
     VideoBlock,
 )
-from llama_index.core.schema import ImageDocument
+from llama_index.core.schema import ImageDocument, ImageNode
 
 from llama_index_smoothguard import UnresolvableMediaError
-from llama_index_smoothguard.messages import Reader, answer_of, with_media
-from sg_guardrails import Audio, Image, MediaError, MediaLimits, Message, Prompt, ToolCall
+from llama_index_smoothguard.messages import Reader, with_media
+from sg_guardrails import Audio, Image, MediaError, MediaLimits, Message, Prompt
 from sg_guardrails.testing import fake_audio, fake_image
 
 PICTURE, CLIP = fake_image((1.0, 0.0, 0.0), size=4), fake_audio()
 PNG, WAV = PICTURE.to_png(), CLIP.to_wav()
 P = base64.b64encode(PNG).decode()
 READER = Reader(MediaLimits())
+FUNCTION = {"name": "f", "arguments": '{"x": 1}'}
 
 IMAGES = {
     "bytes": lambda: ImageBlock(image=PNG),
@@ -192,25 +193,42 @@ def test_roles(role, expected):
     assert READER.prompt([ChatMessage(role=role, content="x")]).messages[0].role == expected
 
 
+@pytest.mark.parametrize(("role", "expected"), [("Tool", "tool"), ("ASSISTANT", "assistant"), ("stranger", "user")])
+def test_a_role_in_other_letters_is_the_same_role(role, expected):
+    message = ChatMessage(content="x")
+    message.role = role  # past the constructor, which takes the names of the enumeration only
+    assert READER.prompt([message]).messages[0].role == expected
+
+
 @pytest.mark.parametrize(
     "message",
     [
         ChatMessage(role="assistant", blocks=[ToolCallBlock(tool_name="f", tool_kwargs={"x": 1})]),
-        ChatMessage(role="assistant", blocks=[ToolCallBlock(tool_name="f", tool_kwargs='{"x": 1}')]),
-        ChatMessage(
-            role="assistant",
-            additional_kwargs={"tool_calls": [{"function": {"name": "f", "arguments": '{"x": 1}'}, "id": "1"}]},
-        ),
+        ChatMessage(role="assistant", additional_kwargs={"tool_calls": [{"function": FUNCTION, "id": "1"}]}),
+        ChatMessage(role="assistant", additional_kwargs={"function_call": FUNCTION}),
     ],
 )
-def test_tool_calls_are_judged_in_both_forms(message):
-    assert answer_of(message).tool_calls == (ToolCall("f", {"x": 1}),)
+def test_a_models_calls_stand_in_its_turn(message):
     assert READER.prompt([message]).messages[0].parts == ('{"name": "f", "arguments": {"x": 1}}',)
 
 
-def test_arguments_that_are_no_json_are_judged_as_text():
-    message = ChatMessage(role="assistant", blocks=[ToolCallBlock(tool_name="f", tool_kwargs="{UNSAFE")])
-    assert answer_of(message).tool_calls == (ToolCall("f", {"unparsed": "{UNSAFE"}),)
+def test_a_calls_arguments_are_read_with_its_messages():
+    picture = ImageDocument(image=P)
+    for pictures in ([picture], (ImageBlock(image=PNG),), [ImageNode(image=P)]):
+        prompt = READER.call("what?", {"image_documents": pictures, "temperature": 0.5})
+        assert [part if isinstance(part, str) else part.digest for part in prompt.messages[0].parts] == [
+            PICTURE.digest,
+            "what?",
+        ]
+    assert READER.call("data:image/png;base64,AAAA", {"prompt": "data:image/png;base64,AAAA"}).media == ()
+    with pytest.raises(UnresolvableMediaError, match="arguments: media under image_documents"):
+        READER.call([ChatMessage("what?")], {"image_documents": [picture]})
+
+
+@pytest.mark.parametrize("pictures", [iter([ImageDocument(image=P)]), ImageDocument(image=P), ["a.png"], [None]])
+def test_pictures_that_cannot_be_read_are_an_error(pictures):
+    with pytest.raises(MediaError, match="image_documents"):
+        READER.call("what?", {"image_documents": pictures})
 
 
 def test_media_are_added_once_and_before_the_question():

@@ -1,6 +1,7 @@
 """SmoothGuardQueryEngine around the framework's own engines."""
 
 import asyncio
+import base64
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -8,10 +9,18 @@ from types import SimpleNamespace
 import pytest
 from llama_index.core import Settings
 from llama_index.core.base.base_query_engine import BaseQueryEngine
-from llama_index.core.base.llms.types import ChatMessage, CompletionResponse, ImageBlock, LLMMetadata, TextBlock
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    ImageBlock,
+    LLMMetadata,
+    TextBlock,
+    ToolCallBlock,
+)
 from llama_index.core.base.response.schema import AsyncStreamingResponse, PydanticResponse, Response, StreamingResponse
 from llama_index.core.llms import CustomLLM
-from llama_index.core.llms.callbacks import llm_completion_callback
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import (
     CustomQueryEngine,
@@ -22,7 +31,7 @@ from llama_index.core.query_engine import (
 from llama_index.core.query_engine.sub_question_query_engine import SubQuestion
 from llama_index.core.question_gen.types import BaseQuestionGenerator
 from llama_index.core.retrievers import BaseRetriever
-from llama_index.core.schema import ImageNode, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import ImageDocument, ImageNode, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.selectors import LLMSingleSelector
 from llama_index.core.tools import QueryEngineTool
 from pydantic import BaseModel, Field
@@ -30,6 +39,10 @@ from pydantic import BaseModel, Field
 from llama_index_smoothguard import SmoothGuardQueryEngine, UnresolvableMediaError, capture
 from sg_guardrails import GuardError, PolicyError, UnsafeOutputError
 from sg_guardrails.testing import fake_image
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
 
 
 def test_it_is_a_query_engine(kit):
@@ -245,6 +258,135 @@ def test_a_text_llms_call_does_not_hide_the_pictures_of_a_client_that_nobody_see
     response = kit.ask(SmoothGuardQueryEngine(engine, guard=guard), "which?", form)
     assert kit.text(response) == "The number is 8."
     assert guard.sampler.asked[0].prompt.messages[-1].parts[-1] == "which?"
+
+
+class Completing(CustomQueryEngine):
+    """Hands its pictures to a completion."""
+
+    llm: object
+    call: str
+    pictures: object
+    nodes: list = Field(default_factory=list)
+
+    def custom_query(self, query_str):
+        return asyncio.run(self.acustom_query(query_str))
+
+    async def acustom_query(self, query_str):
+        made = getattr(self.llm, self.call)("Which number?", image_documents=self.pictures)
+        made = await made if self.call.startswith("a") else made
+        if self.call == "stream_complete":
+            made = list(made)[-1]
+        elif self.call == "astream_complete":
+            made = [chunk async for chunk in made][-1]
+        return Response(made.text, source_nodes=self.nodes)
+
+
+COMPLETIONS = ("complete", "acomplete", "stream_complete", "astream_complete")
+
+
+@pytest.mark.parametrize("call", COMPLETIONS)
+@pytest.mark.parametrize("kind", [ImageDocument, ImageNode, ImageBlock])
+def test_pictures_that_came_with_a_completion_are_captured(kit, form, call, kind):
+    picture = ImageBlock(image=kit.png(7)) if kind is ImageBlock else kind(image=b64(kit.png(7)))
+    for reply, status in (("The number is 9.", "rewritten"), ("The number is 7.", "passed")):
+        guard = kit.make_guard()
+        inner = Completing(llm=kit.LLM(reply=reply), call=call, pictures=[picture])
+        response = kit.ask(SmoothGuardQueryEngine(inner, guard=guard), "q", form)
+        assert kit.text(response) == "The number is 7."
+        assert response.metadata["smoothguard"]["status"] == status
+        assert guard.sampler.asked[0].prompt.question == "Which number?", "the completion's own text"
+
+
+@pytest.mark.parametrize("call", COMPLETIONS)
+def test_a_completions_pictures_that_cannot_be_judged_withhold_the_answer(kit, form, call):
+    for pictures in ([ImageDocument(image="no base64!")], iter([ImageDocument(image=b64(kit.png(7)))])):
+        inner = Completing(llm=kit.LLM(reply="fine"), call=call, pictures=pictures)
+        assert kit.text(kit.ask(SmoothGuardQueryEngine(inner, guard=kit.make_guard()), "q", form)) == "[error]"
+
+
+def test_media_among_a_chats_arguments_withhold_the_answer(kit, form):
+    class Odd(CustomQueryEngine):
+        def custom_query(self, query_str):
+            return kit.LLM(reply="fine").chat([ChatMessage("q")], images=[b64(kit.png(7))]).message.content
+
+    assert kit.text(kit.ask(SmoothGuardQueryEngine(Odd(), guard=kit.make_guard()), "q", form)) == "[error]"
+
+
+def test_a_text_llms_call_does_not_stand_in_for_a_client_that_nobody_sees(kit, form):
+    class Condensing(Client):
+        """A LlamaIndex LLM condenses the question, a client of another library looks at a picture."""
+
+        def custom_query(self, query_str):
+            kit.LLM(reply="Which number is it?").complete("condense the question")
+            return super().custom_query(query_str)
+
+    with pytest.raises(GuardError, match="were not found"):
+        kit.ask(SmoothGuardQueryEngine(Condensing(), guard=kit.make_guard()), "q", form)
+    judged = SmoothGuardQueryEngine(Condensing(reply="UNSAFE"), guard=kit.make_guard(), on_missing_context="judge_text")
+    assert kit.text(kit.ask(judged, "q", form)) == "[blocked]"
+
+
+def test_a_text_llms_words_are_its_own_however_the_engine_puts_them(kit, form):
+    class Wrapping(CustomQueryEngine):
+        wrap: object
+
+        def custom_query(self, query_str):
+            said = kit.LLM(reply=" Thought: easy.\nAnswer: It closes at nine, says the log.").complete(query_str).text
+            return self.wrap(said)
+
+    for wrap in (
+        str.strip,
+        str.upper,
+        lambda said: said.partition("Answer: ")[2],
+        "In short: {}\n(Source: log)".format,
+    ):
+        response = kit.ask(SmoothGuardQueryEngine(Wrapping(wrap=wrap), guard=kit.make_guard()), "when?", form)
+        assert response.metadata["smoothguard"]["status"] == "passed"
+
+
+@pytest.mark.parametrize("mode", ["accumulate", "compact", "refine", "tree_summarize", "simple_summarize"])
+def test_text_alone_goes_on_in_every_mode(kit, form, mode):
+    class Texts(BaseRetriever):
+        def _retrieve(self, query_bundle):
+            return [NodeWithScore(node=TextNode(text=f"entry {n}")) for n in range(3)]
+
+    engine = RetrieverQueryEngine.from_args(Texts(), llm=kit.LLM(reply="Nine."), response_mode=mode)
+    response = kit.ask(SmoothGuardQueryEngine(engine, guard=kit.make_guard()), "when?", form)
+    assert "Nine." in kit.text(response)
+    assert response.metadata["smoothguard"]["status"] == "passed"
+
+
+def test_a_structured_answer_stands_in_a_tool_call(kit, form):
+    class Calling(kit.LLM):
+        @llm_chat_callback()
+        def chat(self, messages, **kwargs):
+            block = ToolCallBlock(tool_name="Number", tool_kwargs={"number": 12, "log": ["a", "b"]})
+            return ChatResponse(message=ChatMessage(role="assistant", blocks=[block]))
+
+    class Structured(CustomQueryEngine):
+        def custom_query(self, query_str):
+            Calling().chat([ChatMessage(query_str)])
+            return PydanticResponse(Number(number=12, note="unknown"))
+
+    response = kit.ask(SmoothGuardQueryEngine(Structured(), guard=kit.make_guard()), "when?", form)
+    assert response.metadata["smoothguard"]["status"] == "passed"
+
+
+def test_a_policys_text_of_an_inner_engine_has_its_context(kit, form):
+    class Plain(CustomQueryEngine):
+        def custom_query(self, query_str):
+            return kit.LLM(reply="UNSAFE").complete(query_str).text
+
+    inner = SmoothGuardQueryEngine(Plain(), guard=kit.make_guard())
+
+    class Outer(CustomQueryEngine):
+        def custom_query(self, query_str):
+            return str(inner.query(query_str))
+
+        async def acustom_query(self, query_str):
+            return str(await inner.aquery(query_str))
+
+    assert kit.text(kit.ask(SmoothGuardQueryEngine(Outer(), guard=kit.make_guard()), "q", form)) == "[blocked]"
 
 
 def test_without_calls_and_pictures_the_context_is_missing(kit, form):

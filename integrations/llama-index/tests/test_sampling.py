@@ -30,7 +30,7 @@ from pydantic import Field
 from llama_index_smoothguard import SmoothGuardCallbackHandler, SmoothGuardLLM, SmoothGuardQueryEngine
 from llama_index_smoothguard.messages import Reader
 from llama_index_smoothguard.sampling import perturbed
-from sg_guardrails import Audio, MediaLimits, Message, Prompt
+from sg_guardrails import Audio, MediaLimits, Message, Prompt, SamplingError
 from sg_guardrails.testing import fake_audio, fake_image
 
 FORMS = (
@@ -182,16 +182,107 @@ def test_without_the_clean_copy_the_samples_alone_vote(kit):
     assert len(inner.asked) == 4
 
 
-def test_a_sample_that_fails_is_the_callers_error_and_no_pass(kit):
-    class Failing(Hijacked):
-        def _says(self, pictures):
-            if self.png not in pictures:
-                raise ValueError("out of memory")
-            return self.clean
+class Failing(Hijacked):
+    """Right, but as many of its samples fail."""
 
-    llm = SmoothGuardLLM(llm=Failing(png=kit.png(5)), guard=kit.make_guard(), sampler="agent_model")
-    with pytest.raises(ValueError, match="out of memory"):
-        llm.chat(kit.picture(5))
+    failures: int = 0
+
+    def _says(self, pictures):
+        with self.lock:
+            self.asked.append(pictures)
+            if self.png not in pictures and self.failures:
+                self.failures -= 1
+                raise ValueError("429")
+        return self.clean if self.png in pictures else self.noisy
+
+
+def failing(kit, failures, clean="The number is 5.", **policy):
+    llm = Failing(png=kit.png(5), failures=failures, clean=clean)
+    return SmoothGuardLLM(llm=llm, guard=kit.make_guard(**policy), sampler="agent_model"), llm
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("on_error", "said"), [("block", "[error]"), ("allow", "The number is 5.")])
+def test_samples_that_fail_are_what_on_error_makes_of_them(kit, form, on_error, said):
+    llm, inner = failing(kit, 2, on_error=on_error)
+    assert call(kit, llm, form)[1] == said
+    assert len(inner.asked) == 3, "the others of their round are waited for, no further is asked"
+    llm, _ = failing(kit, 2, on_error="raise")
+    with pytest.raises(SamplingError, match="1 of 3 copies"):
+        call(kit, llm, form)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_sample_that_fails_turns_no_vote_that_the_others_settle(kit, form):
+    llm, _ = failing(kit, 1, clean="The number is 99.", smoothing={"copies": 6})
+    response, text = call(kit, llm, form)
+    assert text == "The number is 5."
+    assert "6 of 7" in response.additional_kwargs["smoothguard"]["degraded"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("on_error", ["block", "allow"])
+def test_no_failed_sample_lets_a_forbidden_answer_pass(kit, form, on_error):
+    llm, _ = failing(kit, 2, clean="UNSAFE", on_error=on_error)
+    assert call(kit, llm, form)[1] in ("[blocked]", "[error]")
+
+
+class Hanging(Hijacked):
+    """Right, but its samples hang until released; those on a loop until they are cancelled."""
+
+    released: object = Field(default_factory=threading.Event)
+    cancelled: list = Field(default_factory=list)
+
+    def _says(self, pictures):
+        assert self.png in pictures or self.released.wait(60)
+        return "The number is 5."
+
+    async def _hang(self):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.append(1)
+
+    @llm_chat_callback()
+    async def achat(self, messages, **kwargs):
+        if self.png not in [base64.b64decode(block.image) for block in messages[0].blocks[1:]]:
+            await self._hang()
+        return self._reply(messages)
+
+    @llm_chat_callback()
+    async def astream_chat(self, messages, **kwargs):
+        async def chunks():
+            yield await self.achat(messages)
+
+        return chunks()
+
+    @llm_completion_callback()
+    async def acomplete(self, prompt, formatted=False, image_documents=None, **kwargs):
+        if self.png not in [base64.b64decode(one.image) for one in image_documents]:
+            await self._hang()
+        return self._text(image_documents)
+
+    @llm_completion_callback()
+    async def astream_complete(self, prompt, formatted=False, **kwargs):
+        async def chunks():
+            yield await self.acomplete(prompt, **kwargs)
+
+        return chunks()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("without_clean", [False, True])
+@pytest.mark.parametrize(("on_timeout", "said"), [("block", "[error]"), ("allow", "The number is 5.")])
+def test_samples_that_hang_are_left_at_the_deadline(kit, form, on_timeout, said, without_clean):
+    smoothing = {"copies": 2, "include_clean": not without_clean}
+    guard = kit.make_guard(limits={"deadline_seconds": 0.4}, on_timeout=on_timeout, smoothing=smoothing)
+    inner = Hanging(png=kit.png(5))
+    try:
+        assert call(kit, SmoothGuardLLM(llm=inner, guard=guard, sampler="agent_model"), form)[1] == said
+        assert not inner.released.is_set()
+    finally:
+        inner.released.set()
+    assert len(inner.cancelled) == (2 if form.startswith("a") else 0)
 
 
 @pytest.mark.parametrize("form", FORMS)
