@@ -256,27 +256,25 @@ def whisper_attack(read: Mapping[str, Any]) -> Iterator[str]:
 def certified(read: Mapping[str, Any]) -> Iterator[str]:
     """Certificates, and whether any was refuted."""
     unanimous = SIGMA * NormalDist().inv_cdf((1 - read["confidence"]) ** (1 / FRESH))
-    pgd, random, linf = read["pgd"], read["random"], read["median_linf_255"]
+    pgd, random, many, copies = read["pgd"], read["random"], read["certified"], read["copies"]
     yield from ("## Certificates", "")
     yield from wrap(
-        f"Policy `{read['policy']}`. Of {read['items']} questions {read['certified']} were certified from "
-        f"{read['copies']} fresh copies, each statement at {read['confidence']:.1%}. The median radius is "
-        f"{read['median_radius']:.2f} in L2 on pixels in [0, 1]: {linf:.1f}/255 if every value of a 64x64 picture "
-        f"moves alike: small, and so is what more copies buy: {FRESH} unanimous ones at sigma {SIGMA} certify "
-        f"{unanimous:.2f}, or {unanimous / math.sqrt(3 * 64 * 64) * 255:.1f}/255. Inside the radii a gradient attack that knows the noise "
-        f"refuted {pgd['refuted']} of {read['certified']} statements at the same confidence ({pgd['below_half']} fell "
-        f"below a half without it), random directions {random['refuted']}. That alone shows little, for so small a "
-        f"change hardly moves the counts: of {read['copies']} copies {read['mean_count']:.1f} agree before it and "
-        f"{pgd['mean_count']:.1f} after. The same attack where nothing is promised, on the first questions:",
+        f"Policy `{read['policy']}`. Of {read['items']} questions {many} were certified from {copies} fresh copies, "
+        f"each statement at {read['confidence']:.1%}. The median radius is {read['median_radius']:.2f} in L2 on pixels "
+        f"in [0, 1]: {read['median_linf_255']:.1f}/255 if every value of a 64x64 picture moves alike: small, and so "
+        f"is what more copies buy: {FRESH} unanimous ones at sigma {SIGMA} certify {unanimous:.2f}, or "
+        f"{unanimous / math.sqrt(3 * 64 * 64) * 255:.1f}/255. Inside the radii a gradient attack that knows the noise "
+        f"refuted {pgd['refuted']} of {many} statements at the same confidence ({pgd['below_half']} fell below a half "
+        f"without it), random directions {random['refuted']}. That alone shows little, for so small a change hardly "
+        f"moves the counts: of {copies} copies {read['mean_count']:.1f} agree before it and {pgd['mean_count']:.1f} "
+        "after. The same attack where nothing is promised, on the first questions:",
         WIDTH,
     )
     yield from ("", "| times the radius | n | median L2 | copies that agree, mean | refuted | below a half |")
     yield "|---|---|---|---|---|---|"
     for times, far in read["beyond"].items():
-        yield (
-            f"| {times} | {far['n']} | {far['median_distance']:.2f} | {far['mean_count']:.1f} of {read['copies']} "
-            f"| {far['refuted']} | {far['below_half']} |"
-        )
+        agree, turned = f"{far['mean_count']:.1f} of {copies}", f"{far['refuted']} | {far['below_half']}"
+        yield f"| {times} | {far['n']} | {far['median_distance']:.2f} | {agree} | {turned} |"
     yield ""
 
 

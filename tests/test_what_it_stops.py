@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 MAKER = runpy.run_path(str(ROOT / "benchmarks" / "attacked.py"))
 READ = MAKER["read_all"]()
 PAGE = (ROOT / "docs" / "what_it_stops.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_page_holds_the_json():
@@ -32,3 +33,25 @@ def test_every_cell_has_its_row_and_nothing_else_has_a_rate():
     assert claims
     prose = PAGE.replace(table, "")
     assert not re.findall(r"0\.\d\d", prose)
+
+
+def short(figure):
+    return f"{figure['value']:.2f}".removeprefix("0")
+
+
+def test_the_readmes_table_holds_the_json():
+    cells = {
+        (row["cell"]["family"], row["cell"]["budget"], row["cell"]["attacker"]): row for row in READ["builtin"]["cells"]
+    }
+    shown = re.findall(r"^\| (jailbreak|hijack|wrong) \| (\w+)(?:/255)? \| (.*)", README, re.MULTILINE)
+    assert len(shown) == 15
+    for family, budget, told in shown:
+        rows = [cells[place] for who in ("static", "adaptive") if (place := (family, budget, who)) in cells]
+
+        def beside(figures):
+            return " / ".join(map(short, figures))
+
+        held = f"**{beside(row['unruled'] or row['guarded']['guard'] for row in rows)}**"
+        ruled = f" ({beside(row['guarded']['guard'] for row in rows)})" if family == "hijack" else ""
+        bare, paper = beside(row["bare"] for row in rows), beside(row["paper"] for row in rows)
+        assert told == f"{bare} | {paper} | {held}{ruled} |"
