@@ -61,15 +61,18 @@ class AudioNoise(Section):
 
 
 class Adaptive(Section):
-    """Few copies first; where they leave any doubt, fresh ones in full number under more noise."""
+    """Few copies first; where they leave any doubt, fresh ones in full number, under more noise if wanted.
 
-    start_copies: int = Field(3, ge=2, le=1000)
+    By the defaults no more attacks got through than by all copies at once, of attackers who knew the rule
+    (docs/what_it_stops.md).
+    """
+
+    start_copies: int = Field(5, ge=2, le=1000)
     """Perturbed copies asked first. They decide only if they and the clean one all say the same."""
     start_scale: float = Field(1.0, gt=0, le=1)
-    """The first copies' noise as a multiple of the policy's. Whoever carries the first copies is not doubted: below 1
-    that is an attack that holds out little noise, and at 1 it takes fewer copies than a fixed schedule's majority, all
-    of which must be carried though."""
-    max_scale: float = Field(1.5, ge=1, le=10)
+    """The first copies' noise as a multiple of the policy's. An attack that carries all of them, and the clean one, is
+    not doubted: below 1 it need not hold out more than that little noise."""
+    max_scale: float = Field(1.0, ge=1, le=10)
     """The noise in doubt as a multiple of the policy's: ``smoothing.copies`` new copies vote, the first do not."""
 
 

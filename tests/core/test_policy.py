@@ -268,6 +268,7 @@ def test_a_bare_off_is_the_word_and_not_yamls_false(tmp_path, written, mode):
         ({"smoothing": {"adaptive": {"start_copies": 1}}}, "smoothing.adaptive.start_copies"),
         ({"smoothing": {"adaptive": {"max_scale": 0.5}}}, "smoothing.adaptive.max_scale"),
         ({"smoothing": {"copies": 3, "adaptive": {"start_copies": 3}}}, "smoothing"),
+        ({"smoothing": {"adaptive": {}}, "voting": {"refusal_veto": 0.1}}, "smoothing.adaptive"),
         ({"voting": {"draft_tokens": 0}}, "voting.draft_tokens"),
         ({"voting": {"cache": -1}}, "voting.cache"),
         ({"limits": {"deadline_seconds": 0}}, "limits.deadline_seconds"),
@@ -285,3 +286,11 @@ def test_sections_of_deciding_early_refuse_what_makes_no_sense(section, field):
 def test_a_bound_without_end_is_no_bound(limits):
     with pytest.raises(PolicyError, match=next(iter(limits))):
         Policy.parse({"name": "p", "limits": limits})
+
+
+def test_a_veto_waits_for_every_copy_and_two_levels_do_not(tmp_path):
+    laid = write(tmp_path, "mine.yaml", "name: mine\nextends: builtin\nsmoothing: {adaptive: {start_copies: 5}}\n")
+    with pytest.raises(PolicyError, match=r"mine.yaml.*a veto by refusals waits for every copy"):
+        Policy.load(laid)
+    laid.write_text(laid.read_text() + "voting: {refusal_veto: null}\n")
+    assert Policy.load(laid).smoothing.adaptive.start_copies == 5
