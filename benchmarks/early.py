@@ -44,9 +44,6 @@ MODES: dict[str, dict[str, Any]] = {
     "sequential 0.02": {"early": "sequential", "alpha": 0.02},
     "sequential 0.05": {"early": "sequential", "alpha": 0.05},
     "sequential 0.07": {"early": "sequential", "alpha": 0.07},
-    "two levels 1.0": {"early": "exact", "adaptive": {"start_copies": 3, "max_scale": 1.0}},
-    "two levels 1.5": {"early": "exact", "adaptive": {"start_copies": 3, "max_scale": 1.5}},
-    "two levels 0.5-1.0": {"early": "exact", "adaptive": {"start_copies": 3, "start_scale": 0.5, "max_scale": 1.0}},
 }
 """By name, what `smoothing` has in place of the policy's own."""
 RATES = ("same_status", "same_winner", "sound", "reached", "withheld")
@@ -228,7 +225,7 @@ def main() -> None:
             for mode, how in MODES.items():
                 done[mode] += outcomes(policy, how, items, sampler, key, embedder=embed)
         for mode in MODES:
-            found = cell(items, done["full"], done[mode], levels="levels" in mode)
+            found = cell(items, done["full"], done[mode], levels=False)
             rows.append({"pictures": group, "mode": mode, **found})
             print(group, mode, found["asked"], found["same_status"]["rate"], found["reached"]["rate"], flush=True)
         asked.out.parent.mkdir(parents=True, exist_ok=True)
