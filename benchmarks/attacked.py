@@ -100,7 +100,7 @@ def _change(row: Mapping[str, Any]) -> str:
 
 
 def clean(cost: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """What the guard costs where nobody attacks; `more` questions were asked beside the suite's."""
+    """What the guard costs where nobody attacks; `more` tells those apart that nobody had seen."""
     yield "| questions | n | bare | vote | full guard | withheld |"
     yield "|---|---|---|---|---|---|"
     vote, guard = cost["guarded"]["vote"], cost["guarded"]["guard"]
@@ -112,8 +112,7 @@ def clean(cost: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> Ite
         yield f"| {kind} | {plain['n']} | {rate(plain)} | | {rate(guarded)} | |"
     if more is not None:
         shipped = next(row for row in more["rows"] if (row["change"], row["pictures"]) == ("as shipped", "clean"))
-        yield _asked("all and more", more["bare"]["all"], shipped)
-        yield _asked(f"of these, after the first {more['seen_clean']}", more["bare"]["unseen"], shipped["unseen"])
+        yield _asked(f"all after the first {more['seen_clean']}", more["bare"]["unseen"], shipped["unseen"])
 
 
 def _asked(name: str, plain: Mapping[str, Any], row: Mapping[str, Any]) -> str:
