@@ -57,7 +57,6 @@ VETOED = "fixed, with the policy's veto"
 ATTACKERS: dict[str, tuple[float, ...]] = {
     "the vote": (1.0, 1.0, 1.0, 1.0),
     "the first copies at 1.0": (0.0, 1.0, 1.0, 1.0),
-    "both levels": (0.0, 0.5, 1.0, 1.5),
 }
 """By what each is after: the noises that a step's draws share, multiples of the policy's sigma; 0: the clean copy."""
 

@@ -35,6 +35,8 @@ HIDING = frozenset(
     ]
 )
 """Keys that hold media in one dialect or another; beside a text, or beside another medium, they hide one."""
+SCHEMAS = frozenset(["properties", "$defs", "definitions", "parameter_definitions", "input_examples"])
+"""Keys of a tool's or an answer's schema: what stands under them are names, ``image`` among them, and no payloads."""
 MODELS_OWN = frozenset(
     [
         *("input", "args", "arguments", "partial_json", "tool_calls", "function_call", "parsed"),
@@ -113,9 +115,10 @@ decoded = DecodedMedia()
 def hidden(*values: object, own: bool = False) -> str:
     """The key under which something in `values`, however deep, is a medium; empty where there is none.
 
-    A medium is whatever stands under a key of `HIDING`, bytes, arrays and pictures, a data: URI, 32 letters or more of
-    base64 that begin as a medium does, and a block that says it is one and where. Of 8 million random strings about one
-    begins like that. Not seen: encoded media of other formats (raw samples, MP3 without a tag), and other encodings.
+    A medium is whatever but a number stands under a key of `HIDING`, bytes, arrays and pictures, a data: URI, 32
+    letters or more of base64 that begin as a medium does, and a block that says it is one and where. Of 8 million
+    random strings about one begins like that. Not seen: encoded media of other formats (raw samples, MP3 without a
+    tag), and other encodings.
 
     Args:
         values: What stands beside a message's content, or beside a block's payload.
@@ -127,7 +130,10 @@ def hidden(*values: object, own: bool = False) -> str:
         name, value = left.pop()
         if isinstance(value, Mapping):
             left += [(str(key), inner) for key, inner in value.items() if not (own and key in MODELS_OWN)]
-            found = next((str(key) for key, inner in value.items() if key in HIDING and inner), "")
+            under = (
+                key for key, inner in value.items() if key in HIDING and inner and not isinstance(inner, int | float)
+            )
+            found = str(next(under, ""))
             found = found or (name if _says_where(value) else "")
         elif isinstance(value, list | tuple | set):
             left += [(name, inner) for inner in value]
@@ -140,6 +146,25 @@ def hidden(*values: object, own: bool = False) -> str:
         if found:
             return found[:40]
     return ""
+
+
+def without_schemas(options: Mapping[str, object]) -> dict[str, object]:
+    """What a model's call was given beside its messages, for `hidden` to look through.
+
+    Left out are schemas, which describe tools and answers, and the voice that is wished for.
+    """
+    return {name: _without_schemas(value) for name, value in options.items() if not _is_voice(name, value)}
+
+
+def _without_schemas(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _without_schemas(inner) for name, inner in value.items() if name not in SCHEMAS}
+    return [_without_schemas(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _is_voice(name: str, value: object) -> bool:
+    """Whether this is OpenAI's wish for a spoken answer, which stands under the name of a medium."""
+    return name == "audio" and isinstance(value, Mapping) and value.keys() <= {"voice", "format"}
 
 
 def _says_where(block: Mapping[object, object]) -> bool:

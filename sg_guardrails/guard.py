@@ -8,7 +8,7 @@ from functools import partial
 
 from sg_guardrails.asking import Asking, Pace, Poll
 from sg_guardrails.cache import Cache
-from sg_guardrails.certified import certified
+from sg_guardrails.certified import certified, noisy_values
 from sg_guardrails.conclusion import conclude, refuse
 from sg_guardrails.core import noise
 from sg_guardrails.core.certify import CONFIDENCE, Sought, refuse_uncertifiable
@@ -18,7 +18,7 @@ from sg_guardrails.core.policy import Policy
 from sg_guardrails.core.rewriting import rewrite_prompt
 from sg_guardrails.core.stages import Stages
 from sg_guardrails.core.types import Answer, Copy, Embedder, Outcome, Prompt, Sampler, Scorer, Sentiment
-from sg_guardrails.core.waiting import NEVER, Deadline, on_a_thread, queued, refuse_unwanted
+from sg_guardrails.core.waiting import FOREIGN, NEVER, Deadline, on_a_thread, queued, refuse_unwanted
 from sg_guardrails.outcomes import Outcomes
 from sg_guardrails.panel import Panel, Reader, refuse_incomplete
 from sg_guardrails.record import emit as record
@@ -141,15 +141,17 @@ class SmoothGuard:
         refuse_uncertifiable(prompt, self.policy, sought)
         rounds = self._rounds(timed=False)
         poll = self._poll(rounds, prompt, None)
+        if poll.error is None:
+            noisy_values(self._sampler, prompt)  # before anything is asked
         rounds.run([poll])
         if poll.error is None:
+            poll.asked += copies + anchor_copies
             try:
                 poll.certificate = certified(prompt, rounds.panel, rounds.asking, self._key, sought)
             except (PolicyError, ModelError):
                 raise
             except GuardError as error:
                 return refuse(error, poll, rounds.panel, self._outcomes)
-            poll.asked += copies + anchor_copies
         return conclude(poll, rounds, self._outcomes)
 
     # The guard verifies another model's answer ------------------------------------------------------------------
@@ -198,7 +200,7 @@ class SmoothGuard:
     def patience(self) -> Deadline:
         """How long a caller who asks `copies` by itself waits for them, from now: the rest is kept for `decide`."""
         limit = self.policy.limits.deadline_seconds
-        return Deadline(None if limit is None else self._clock() + _ASKING * limit, self._clock)
+        return Deadline(None if limit is None else self._clock() + _ASKING * limit, self._clock, FOREIGN)
 
     def decide(
         self,
@@ -282,7 +284,7 @@ class SmoothGuard:
     def _rounds(self, *, timed: bool = True, asks: bool = True, took: float = 0.0) -> Rounds:
         """The parts for one call that begins now, or has waited for its thread; unless `timed` it has no deadline."""
         policy, limit, stages = self.policy, self.policy.limits.deadline_seconds, Stages(self._clock)
-        began = self._clock() - queued() - took
+        began = self._clock() - max(queued(), took)  # a caller that waited for a thread has counted that
 
         def until(share: float) -> Deadline:
             return Deadline(began + share * limit if timed and limit is not None else None, self._clock)

@@ -65,6 +65,8 @@ class Samples(Generic[Asked, Said]):
                 return self._deadline.within(partial(ask, copy))
             except self._through:
                 raise
+            except asyncio.CancelledError:  # of a loop within the call; a thread cannot be cancelled
+                return SamplingError("the call was cancelled from within")
             except Exception as error:  # noqa: BLE001 - whatever a model raises, it is no answer
                 return error
 
@@ -95,6 +97,8 @@ class Samples(Generic[Asked, Said]):
             self._take(_result(task) for task in tasks)
         finally:
             for task in tasks:
+                if task.done() and not task.cancelled():
+                    task.exception()  # looked at, so that the loop logs none of it
                 task.cancel()
 
     def _take(self, results: Iterable[Said | Exception]) -> None:

@@ -144,6 +144,7 @@ def test_no_vote_is_kept_the_same_picture_is_sampled_for_every_request():
         ({"note": "Data: the numbers say so"}, ""),
         ({"input": {"image_url": "in anybody's message but a model's it is none of its words"}}, "image_url"),
         ({"args": {"deep": [{"parsed": {"note": "data:image/png;base64,QUJD"}}]}}, "note"),
+        ({"limit_mm_per_prompt": {"image": 4, "audio": 0.5, "video": True}}, ""),
         ({"refusal": None, "n": 1, "flag": True, "url": "https://example.test"}, ""),
     ],
 )
@@ -157,6 +158,28 @@ def test_a_models_own_words_are_texts_and_media_beside_them_are_not():
     assert edge.hidden({**told, "note": "data:;base64,QUJD"}, own=True) == "note"
     for key, value in told.items():
         assert edge.hidden({key: value})
+
+
+SCHEMA = {"type": "object", "properties": {"image": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"format": SCHEMA, "extra_body": {"guided_json": SCHEMA}}, ""),
+        ({"tools": [{"function": {"name": "image", "parameters": SCHEMA}}]}, ""),
+        ({"tools": ({"input_schema": SCHEMA, "input_examples": [{"image": "a.png"}]},)}, ""),
+        ({"response_schema": {"$defs": {"image": SCHEMA}, "definitions": {"audio": SCHEMA}}}, ""),
+        ({"audio": {"voice": "a", "format": "wav"}}, ""),
+        ({"audio": {"voice": "a", "data": "UklGRg"}}, "audio"),
+        ({"audio": "a.wav"}, "audio"),
+        ({"extra_body": {"audio": {"voice": "a", "format": "wav"}}}, "audio"),
+        ({"tools": [{**SCHEMA, "input_image_mask": {"image_url": "x"}}]}, "image_url"),
+        ({"response_format": {**SCHEMA, "note": "data:image/png;base64,QUJD"}}, "note"),
+    ],
+)
+def test_schemas_hide_no_media_and_media_beside_them_are_found(options, name):
+    assert edge.hidden(edge.without_schemas(options)) == name
 
 
 def packed(data: bytes) -> str:

@@ -7,6 +7,7 @@ from contextvars import ContextVar, copy_context
 import pytest
 
 from sg_guardrails import Answer, Policy, Prompt, SmoothGuard
+from sg_guardrails.core import waiting
 from sg_guardrails.edge import Samples
 from sg_guardrails.testing import FakeSampler, fake_embedder, fake_image, fake_scorers, fake_sentiment
 
@@ -166,3 +167,32 @@ def test_the_time_that_asking_took_is_counted_by_decide():
     prompt, said = Prompt.ask("what?", fake_image()), [Answer("red"), Answer("blue"), Answer("red")]
     assert strict.decide(prompt, said, clean=0, candidate="red", took=3.0).status == "passed"
     assert strict.decide(prompt, said, clean=0, candidate="red", took=4.0).status == "error"
+
+
+def test_models_that_hang_leave_the_judges_their_threads(monkeypatch):
+    nothing_free = threading.BoundedSemaphore(1)
+    nothing_free.acquire()
+    monkeypatch.setattr(waiting.FOREIGN, "free", nothing_free)
+    bounded = guard(limits={"deadline_seconds": 0.2})
+    samples = Samples(bounded)
+    samples.ask(lambda _: "It is red.", [1, 2])
+    assert (samples.said, samples.is_late) == ([], True)
+    assert bounded.review(Prompt.ask("What is it?"), "It is red.").status == "passed"
+
+
+def test_a_wait_for_a_thread_is_counted_once(monkeypatch):
+    monkeypatch.setattr("sg_guardrails.guard.queued", lambda: 3.0)
+    bounded = guard(lambda: 10.0, limits={"deadline_seconds": 8})
+    assert bounded._rounds(took=5.0).asking.deadline.until == 10 - 5 + 0.75 * 8
+    assert bounded._rounds(took=1.0).asking.deadline.until == 10 - 3 + 0.75 * 8
+
+
+def test_a_loop_within_a_call_that_is_cancelled_is_a_failed_sample():
+    def ask(copy):
+        if copy == 2:
+            raise asyncio.CancelledError
+        return copy
+
+    samples = Samples(guard())
+    samples.ask(ask, [1, 2, 3])
+    assert (samples.said, samples.is_short) == ([1, 3], True)

@@ -57,7 +57,9 @@ def check(
     copies: Annotated[int | None, typer.Option(min=1, help="Copies to count for --certify.")] = None,
     judge_error: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="For --certify: the share of answers that the rules may call safe wrongly."),
+        typer.Option(
+            min=0, max=1, help="For --certify: the share of answers, below 1, that the rules may call safe wrongly."
+        ),
     ] = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:

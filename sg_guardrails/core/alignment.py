@@ -76,5 +76,5 @@ def same_object(a: Token, b: Token, one: Statement, other: Statement) -> bool:
     ahead = [token for token in other.tokens if token.place < b.place and token.clause == b.clause]
     if not after or not behind:
         return True
-    same, crossed = len(align(after, behind).pairs), len(align(after, ahead).pairs)
-    return same > crossed or (same == crossed > 0 and after[0].word == behind[0].word)
+    straight, crossed = len(align(after, behind).pairs), len(align(after, ahead).pairs)
+    return straight > crossed or (straight == crossed > 0 and after[0].word == behind[0].word)

@@ -42,6 +42,8 @@ class _Slots:
 
 
 _slots = _Slots()
+FOREIGN = _Slots()
+"""For models that are not a guard's own: where they hang, its judges still have threads."""
 _awaited = Threads(MOST_AWAITED, MOST_WAITING, "sg_guardrails")
 _reserve = Threads(_RESERVE, MOST_WAITING, "sg_guardrails reserve")
 
@@ -170,6 +172,8 @@ class Deadline:
     until: float | None = None
     """The clock's reading; None: never."""
     clock: Callable[[], float] = time.perf_counter
+    threads: _Slots = _slots
+    """Where its calls run."""
 
     @property
     def left(self) -> float | None:
@@ -188,14 +192,14 @@ class Deadline:
         """
         if self.until is None:
             return call()
-        slots = _slots.free
+        slots = self.threads.free
         if (left := self.until - self.clock()) <= 0 or not slots.acquire(timeout=left):
             raise DeadlineError(_LATE)
         if (left := self.until - self.clock()) <= 0:  # the wait for a free thread has taken what there was
             slots.release()
             raise DeadlineError(_LATE)
         done: Future[_Result] = Future()
-        behind = _slots.left_behind
+        behind = self.threads.left_behind
 
         def work() -> None:
             try:
@@ -233,5 +237,5 @@ NEVER = Deadline()
 
 
 def left_behind() -> int:
-    """How many calls still run although nobody waits for them any more; `MOST_THREADS` at most."""
-    return len(_slots.left_behind)
+    """How many calls still run although nobody waits for them any more: of either kind `MOST_THREADS` at most."""
+    return len(_slots.left_behind) + len(FOREIGN.left_behind)

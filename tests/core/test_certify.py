@@ -45,14 +45,14 @@ def test_more_agreement_never_certifies_less(copies: int, data: st.DataObject) -
     assert (less.radius is None) == (less.share_low <= 0.5)
 
 
-@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=9), st.integers(20, 400), st.data())
+@given(st.lists(st.floats(0.3, 0.99), min_size=1, max_size=9), st.integers(20, 400), st.data())
 def test_copies_that_are_moved_keep_what_the_radius_promises(
     shares: list[float], copies: int, data: st.DataObject
 ) -> None:
     # Within each move the share falls by Cohen's theorem; what is counted, and bounded, is the moves' mean.
-    count = data.draw(st.integers(0, copies))
+    count = data.draw(st.integers(0, round(float(np.mean(shares)) * copies)))
     made = bound("answer", count, copies, sigma=0.3, values=48)
-    if made.radius is not None and np.mean(shares) >= made.share_low:
+    if made.radius is not None:
         assert np.mean(norm.cdf(norm.ppf(shares) - made.radius / 0.3)) >= 0.5 - 1e-9
 
 

@@ -15,8 +15,8 @@ from sg_guardrails import Answer, MediaError, MediaLimits, ToolCall
 
 THOUGHTS = frozenset(["reasoning", "thinking", "redacted_thinking", "reasoningContent", "reasoning_content"])
 """What a model says to itself: not judged."""
-ASIDE = frozenset(["citation", "citations", "cache_point", "cachePoint"])
-"""Where a text comes from, and marks for the provider: not judged."""
+ASIDE = frozenset(["citation", "citations", "cache_point", "cachePoint", "mcp_list_tools"])
+"""Where a text comes from, marks for the provider, and what tools its servers offer: not judged."""
 CALLS = frozenset(
     [
         *("tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call", "custom_tool_call"),
@@ -24,7 +24,7 @@ CALLS = frozenset(
     ]
 )
 """Calls of the agent's tools, which the message's ``tool_calls`` name again."""
-OWN_TOOLS = ("_call", "_call_chunk", "_tool_use", "executable_code")
+OWN_TOOLS = ("_call", "_call_chunk", "_tool_use", "executable_code", "mcp_approval_request")
 """How the types of calls of a provider's own tools end."""
 RETURNED = ("_result", "_output")
 """How the types of what tools returned end: no words of the model's."""
@@ -72,10 +72,21 @@ def calls_of(message: BaseMessage) -> list[ToolCall]:
     raw = message.additional_kwargs.get("tool_calls")
     known = _known(message)
     unlisted = [one for one in raw if at(one, ("id",)) not in known] if isinstance(raw, list) else []
-    for older in (message.additional_kwargs.get("function_call"), *(at(one, ("function",)) for one in unlisted)):
+    oldest = message.additional_kwargs.get("function_call")  # Google's package writes the last call there again
+    for older in (None if _is_said(oldest, calls) else oldest, *(at(one, ("function",)) for one in unlisted)):
         if isinstance(older, Mapping):
             calls.append(ToolCall(str(older.get("name")), {"unparsed": older.get("arguments")}))
     return calls
+
+
+def _is_said(older: object, calls: Sequence[ToolCall]) -> bool:
+    """Whether a call in OpenAI's oldest form is one of `calls`."""
+    name, arguments = at(older, ("name",)), at(older, ("arguments",))
+    try:
+        parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):
+        return False
+    return any(call.name == name and call.arguments == parsed for call in calls)
 
 
 def _known(message: BaseMessage) -> set[object]:

@@ -35,10 +35,6 @@ ROLES: dict[str, Role] = {
 }
 KEPT_METADATA = ("id", "model", "model_name", "model_provider", "finish_reason", "stop_reason", "token_usage")
 """What of ``response_metadata`` survives a replacement: the rest (logprobs, citations) may carry the refused answer."""
-
-
-SETTINGS = frozenset(["tools", "functions", "tool_choice", "response_format", "audio", "ls_structured_output_format"])
-"""Keywords of a model's call that name media without holding any: schemas, the form of a spoken answer."""
 REMOVED = "[media removed: it could not be checked]"
 """What stands in an agent's state where media that cannot be judged stood."""
 
@@ -122,8 +118,12 @@ def _pieces(message: BaseMessage, limits: MediaLimits) -> list[Piece]:
 
 
 def bound(keywords: Mapping[str, Any] | None) -> list[BaseMessage]:
-    """Media that a model's call has among its keywords (``images=[...]``), as a message that cannot be judged."""
-    held = {key: value for key, value in (keywords or {}).items() if key not in SETTINGS and edge.hidden({key: value})}
+    """Media that a model's call has among its keywords (``images=[...]``), as a message that cannot be judged.
+
+    Schemas of tools and answers, which name media without holding any, are none.
+    """
+    looked_through = edge.without_schemas(keywords or {})
+    held = {key: value for key, value in looked_through.items() if edge.hidden({key: value})}
     return [HumanMessage("", additional_kwargs=held)] if held else []
 
 

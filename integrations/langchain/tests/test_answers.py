@@ -60,6 +60,7 @@ CALLS = {
     "openai's": {"type": "code_interpreter_call", "id": "1", "code": "UNSAFE", "outputs": []},
     "openai's search": {"type": "web_search_call", "id": "1", "action": {"query": "UNSAFE"}, "status": "completed"},
     "openai's MCP": {"type": "mcp_call", "id": "1", "name": "f", "arguments": '{"x": "UNSAFE"}', "output": "fine"},
+    "openai's request for approval": {"type": "mcp_approval_request", "id": "1", "name": "f", "arguments": "UNSAFE"},
     "a call that tool_calls leaves out": {"type": "tool_use", "id": "1", "name": "f", "input": {"x": "UNSAFE"}},
     "converse's that tool_calls leaves out": {"toolUse": {"toolUseId": "1", "name": "f", "input": {"x": "UNSAFE"}}},
     "a custom call": {"type": "custom_tool_call", "call_id": "1", "name": "f", "input": "UNSAFE"},
@@ -85,6 +86,7 @@ SILENT = {
     "converse's reasoning": [{"reasoningContent": {"reasoningText": {"text": "UNSAFE"}}}],
     "citations": [{"type": "text", "text": "", "annotations": [{"type": "citation", "title": "UNSAFE"}]}],
     "what a search returned": [{"type": "web_search_tool_result", "content": [{"title": "UNSAFE"}]}],
+    "what a server offers": [{"type": "mcp_list_tools", "id": "1", "tools": [{"name": "f", "description": "UNSAFE"}]}],
     "what code printed": [{"type": "code_execution_result", "code_execution_result": "UNSAFE", "outcome": 1}],
     "a picture": [{"type": "image", "base64": "UNSAFE", "mime_type": "image/png"}],
     "a picture's address": [{"type": "image_url", "image_url": {"url": "https://example.test/UNSAFE.png"}}],
@@ -150,6 +152,17 @@ def test_a_call_that_the_message_lists_counts_once(form):
     )
     assert [call.canonical for call in answer_of(answer).tool_calls] == ['["f", {"x": 1}]']
     assert answer_of(answer).text == "ok"
+
+
+def test_a_function_call_that_the_message_lists_counts_once_and_another_counts_too():
+    def calls(**oldest):
+        listed = [{"name": "f", "args": {"x": 1, "y": 2}, "id": "c1"}]
+        return answer_of(AIMessage("", tool_calls=listed, additional_kwargs={"function_call": oldest})).tool_calls
+
+    assert [call.name for call in calls(name="f", arguments='{"y": 2, "x": 1}')] == ["f"], "as Google's package says it"
+    others = ({"name": "g", "arguments": '{"x": 1, "y": 2}'}, {"name": "f", "arguments": '{"x": 1}'})
+    for other in (*others, {"name": "f", "arguments": "{"}):
+        assert len(calls(**other)) == 2
 
 
 def test_a_parsed_answer_that_the_text_says_already_counts_once():

@@ -478,12 +478,16 @@ def test_without_a_chain_loose_messages_are_an_error_that_says_what_to_pass(kit,
 
 
 def test_media_among_the_keywords_of_a_models_call_are_refused(kit, form):
-    for key, value in (("images", [kit.number_png(9)]), ("extra_body", {"image_url": "data:image/png;base64,AAAA"})):
+    masked = {"type": "image_generation", "input_image_mask": {"image_url": "data:image/png;base64,AAAA"}}
+    refused = {"images": [kit.number_png(9)], "extra_body": {"image_url": "data:image/png;base64,AAAA"}}
+    for key, value in {**refused, "tools": [masked], "audio": {"voice": "a", "data": "UklGRg"}}.items():
         chain = kit.Chat(reply="fine").bind(**{key: value}) | kit.step()
         assert kit.run(chain, [HumanMessage("hi")], form).text == "[error]"
-    schema = {"function": {"name": "look", "parameters": {"properties": {"image": {"type": "string"}}}}}
-    tools = kit.Chat(reply="fine").bind(tools=[schema], audio={"voice": "a", "format": "wav"})
-    assert kit.run(tools | kit.step(), [HumanMessage("hi")], form).text == "fine"
+    schema = {"type": "object", "properties": {"image": {"type": "string"}}}
+    tools = {"tools": [{"function": {"name": "look", "parameters": schema}}], "audio": {"voice": "a", "format": "wav"}}
+    for allowed in (tools, {"format": schema}, {"response_json_schema": schema}):
+        chain = kit.Chat(reply="fine").bind(**allowed) | kit.step()
+        assert kit.run(chain, [HumanMessage("hi")], form).text == "fine"
 
 
 # Batches, configs, callbacks ----------------------------------------------------------------------------------------

@@ -31,9 +31,10 @@ UNTITLED = "input_document"
 
 
 def answer_of(message: ChatMessage) -> Answer:
-    """What is judged of a message: its texts, quotations, text documents and refusal, and its tool calls.
+    """What is judged of a message: its texts, citable contents, text documents and refusal, and its tool calls.
 
-    A block that is not known counts by its JSON. Left out are pictures and sounds, other documents, and thinking.
+    A block that is not known counts by its JSON. Left out are pictures and sounds, other documents, thinking, and
+    citations: what they quote are their source's words.
     """
     refusal = message.additional_kwargs.get("refusal")
     texts = [text for block in message.blocks for text in _texts(block)]
@@ -78,12 +79,13 @@ def _texts(block: object) -> Iterator[str]:
     match block:
         case TextBlock():
             yield block.text
-        case CitableBlock() | CitationBlock():
-            inner = block.content if isinstance(block, CitableBlock) else [block.cited_content]
-            yield from (text for one in inner for text in _texts(one))
+        case CitableBlock():
+            yield from (text for one in block.content for text in _texts(one))
             yield from filter(None, (block.title, block.source))
         case DocumentBlock():
             yield from filter(None, (block.title if block.title != UNTITLED else "", _written(block)))
+        case CitationBlock():  # against a vote, a source's words would count as a contradiction
+            return
         case ToolCallBlock() | ThinkingBlock() | CachePoint() | ImageBlock() | AudioBlock() | VideoBlock():
             return
         case BaseModel():

@@ -26,8 +26,10 @@ from llama_index_smoothguard.answers import answer_of
 PART = 1 / 3
 """Of an answer's words, what the calls must have said for it to be theirs: LlamaIndex's ``accumulate`` puts two words
 and a number before each."""
-JSON = re.compile(r"[{\[].*[}\]]", re.DOTALL)
-"""Where JSON may stand between words."""
+LEAST = 3
+"""Words of a call that count towards `PART`, at least: fewer ("yes", "2") stand in answers of any origin."""
+JOINED = re.compile(r"(?:^|\n-+\n)Response \d+: ")
+"""What ``accumulate`` puts before each answer."""
 
 
 @dataclass(slots=True)
@@ -41,7 +43,7 @@ class Call:
     said: str | None = None
     """The text that the engine got."""
     beside: tuple[str, ...] = ()
-    """What else it got: quotations, and the tool calls' arguments, which a structured answer is made of."""
+    """What else it got: texts in other blocks, and the tool calls' arguments, which a structured answer is made of."""
 
 
 _SINK: ContextVar[list[Call] | None] = ContextVar("smoothguard_sink", default=None)
@@ -132,18 +134,25 @@ def account_for(calls: Sequence[Call], text: str) -> bool:
     """Whether the calls gave the words of `text`: it stands in what one said, or a good part of it is what they said.
 
     Engines parse, trim and join what their LLMs say. An answer that is in no call's words came from elsewhere. Of
-    JSON the values are compared, not the keys.
+    JSON the values are compared, not the keys. A whole value, and a whole answer among
+    accumulated ones, counts however short it is.
     """
-    answer = "".join(map(_words, _values(text) or [text]))
+    values = _values(text)
+    answer = "".join(map(_words, values or [text]))
     if not answer:
         return bool(calls)
     told = [one for call in calls for one in (call.said or "", *call.beside)]
-    parts = [
-        part for one in told for part in (one, *(value for found in JSON.findall(one) for value in _values(found)))
-    ]
-    said = set(filter(None, map(_words, parts)))
-    share = sum(answer.count(one) * len(one.split()) for one in said) / len(answer.split())
+    said = set(filter(None, (_words(part) for one in told for part in (one, *_values(_json_in(one))))))
+    whole = set(map(_words, values or JOINED.split(text)))
+    counting = [one for one in said if len(one.split()) >= LEAST or one in whole]
+    share = sum(answer.count(one) * len(one.split()) for one in counting) / len(answer.split())
     return share >= PART or any(answer in one for one in said)
+
+
+def _json_in(text: str) -> str:
+    """Where JSON may stand between words: from the first bracket that opens to the last that closes."""
+    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=len(text))
+    return text[start : max(text.rfind("}"), text.rfind("]")) + 1]
 
 
 def _values(text: str) -> list[str]:
@@ -154,9 +163,9 @@ def _values(text: str) -> list[str]:
         return []
     values = []
     while left:
-        value = left.pop(0)
+        value = left.pop()
         if isinstance(value, dict | list):
-            left[:0] = value.values() if isinstance(value, dict) else value
+            left += reversed(value.values() if isinstance(value, dict) else value)
         else:
             values.append(str(value))
     return values

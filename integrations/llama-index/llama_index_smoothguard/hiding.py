@@ -26,8 +26,6 @@ REPLACING = frozenset(["content", "blocks", "parts", "role"])
 """Keys of ``additional_kwargs`` that LlamaIndex's adapters lay over the message they were given."""
 SIGNED = frozenset(["thought_signature", "thought_signatures"])
 """Keys under which a provider's sealed bytes come back with the model's own messages."""
-SCHEMAS = frozenset(["properties", "$defs", "definitions", "parameter_definitions"])
-"""Keys of a tool's schema: what stands under them are names, ``image`` perhaps among them, and no payloads."""
 MEDIA = (ImageBlock, AudioBlock, VideoBlock, DocumentBlock, ImageNode, ImageDocument)
 PAYLOADS: tuple[tuple[type, frozenset[str]], ...] = (
     (TextBlock, frozenset(["text"])),
@@ -79,7 +77,7 @@ def among_options(options: Mapping[str, Any]) -> str:
 
     Not looked at are schemas, which describe tools and answers, and the voice that is wished for.
     """
-    return _found({name: _without_schemas(value) for name, value in options.items() if not _is_voice(name, value)})
+    return _found(edge.without_schemas(options))
 
 
 def _found(beside: Mapping[str, Any], *, own: bool = False) -> str:
@@ -91,14 +89,3 @@ def _found(beside: Mapping[str, Any], *, own: bool = False) -> str:
 
 def _unsealed(beside: Mapping[str, Any], *, own: bool) -> dict[str, Any]:
     return {name: value for name, value in beside.items() if not (own and name in SIGNED)}
-
-
-def _without_schemas(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _without_schemas(inner) for name, inner in value.items() if name not in SCHEMAS}
-    return [_without_schemas(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _is_voice(name: str, value: object) -> bool:
-    """Whether this is OpenAI's wish for a spoken answer, which stands under the name of a medium."""
-    return name == "audio" and isinstance(value, Mapping) and value.keys() <= {"voice", "format"}

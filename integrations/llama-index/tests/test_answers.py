@@ -51,8 +51,6 @@ def message(*blocks, beside=None):
 
 TOLD = {
     "text": lambda: message(TextBlock(text="UNSAFE")),
-    "quotation": lambda: message(citation()),
-    "a quotation's source": lambda: message(citation("fine", source="UNSAFE")),
     "citable": lambda: message(CitableBlock(title="t", source="s", content="UNSAFE")),
     "a citable's title": lambda: message(CitableBlock(title="UNSAFE", source="s", content=[])),
     "a document in a citable": lambda: message(CitableBlock(title="t", source="s", content=[document()])),
@@ -71,6 +69,8 @@ TOLD = {
     ),
 }
 UNTOLD = {
+    "quotation": lambda: message(citation()),
+    "a quotation's source": lambda: message(citation("fine", source="UNSAFE", title="UNSAFE")),
     "picture": lambda: message(ImageBlock(image=b"UNSAFE")),
     "sound": lambda: message(AudioBlock(audio=b"UNSAFE")),
     "thinking": lambda: message(ThinkingBlock(content="UNSAFE")),
@@ -131,7 +131,7 @@ async def test_what_a_user_may_read_is_judged(kit, speaker, form, name):
 
 
 @pytest.mark.parametrize("form", ["chat", "achat", "stream_chat", "astream_chat"])
-@pytest.mark.parametrize("name", ["quotation", "function_call"])
+@pytest.mark.parametrize("name", ["citable", "function_call"])
 async def test_a_callback_judges_it_too(kit, speaker, form, name):
     handler = SmoothGuardCallbackHandler(guard=kit.make_guard())
     llm = speaker(message=TOLD[name](), callback_manager=CallbackManager([handler]))
@@ -145,7 +145,7 @@ def test_what_is_left_out(name):
 
 
 def test_a_quotation_does_not_contradict_the_answer_that_quotes(kit, speaker):
-    quoting = message(citation("The log of 2024 has the entry 9.", title="Log 12"))
+    quoting = message(citation("The number is 9.", title="The number is 12."))
     quoting.blocks[0].text = "The number is 5."
     said = SmoothGuardLLM(llm=speaker(message=quoting), guard=kit.make_guard()).chat(kit.picture(5))
     assert said.message is quoting, "handed on as it is"

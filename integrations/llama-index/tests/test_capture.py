@@ -1,5 +1,7 @@
 """Which calls an answer's words are from."""
 
+import json
+
 import pytest
 
 from llama_index_smoothguard.capture import Call, account_for
@@ -12,6 +14,7 @@ OWN = {
     "with words around it": ([LOG], f"In short: {LOG} (Source: log 4)"),
     "joined": (["Yes", "No"], "Response 1: Yes\n---------------------\nResponse 2: No"),
     "the same twice": (["Yes", "Yes"], "Response 1: Yes\n---------------------\nResponse 2: Yes"),
+    "short": (["Answer: yes"], "Yes."),
     "no word at all": (["?"], "..."),
 }
 ANOTHERS = {
@@ -22,6 +25,7 @@ ANOTHERS = {
     "a choice": (["1"], "The gate at dock 1 is closed."),
     "a part of a word": (["he"], "The sheep are here."),
     "a reference alone": (["[1]"], "[1] The gate closes at nine."),
+    "words that stand in any answer": (["yes", "1", "2", "3", "use 2"], "Choice 1: use 2 of 3 sticks"),
     "few of many words": (["The gate"], LOG),
 }
 
@@ -48,4 +52,13 @@ def test_a_structured_answer_is_compared_by_its_values():
     assert account_for([Call("q", said=said)], answer)
     assert account_for([Call("q", said="", beside=("", said))], answer)
     assert not account_for([Call("q", said='{"choice": 3, "log": true}')], answer)
+    assert not account_for([Call("q", said="1"), Call("q", said="use 2")], '{"plan": "use 2 of 3 sticks, or 1"}')
     assert not account_for([Call("q", said="[{" * 9000 + "}]" * 9000)], answer)
+
+
+def test_brackets_that_nothing_closes_are_no_json():
+    for said in ("{" * 200_000, "[" * 200_000, "}" * 200_000 + "{", "{]" * 100_000):
+        assert not account_for([Call("q", said=said)], LOG)
+    assert account_for([Call("q", said="so } it is: {" + f'"log": "{LOG}"' + "} [")], f'{{"log": "{LOG}"}}')
+    many = json.dumps({"log": LOG, "numbers": list(range(200_000))})
+    assert account_for([Call("q", said=f"```{many}```")], LOG)
